@@ -49,7 +49,7 @@ use backtrace::symbols;
 use board::BOARD;
 use boot::memory;
 use console::{early_port, input, log as kernel_log, serial};
-use ipc::deferred;
+use ipc::{deferred, trigger};
 use task::{kswapd, oom, percpu, sched, signal_thread};
 use vm::{PAGES, SPACES, heap, pressure, random};
 
@@ -138,6 +138,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     deferred::start().unwrap_or_else(|e| boot::stop("no memory for the notification thread", &e));
     signal_thread::start().unwrap_or_else(|e| boot::stop("no memory for the signal thread", &e));
     kswapd::start().unwrap_or_else(|e| boot::stop("no memory for kswapd", &e));
+    trigger::start().unwrap_or_else(|e| boot::stop("no memory for the thread of triggers", &e));
     names::flusher::start().unwrap_or_else(|e| boot::stop("no memory for the flushers", &e));
     PAGES.set_pressure_handler(&oom::Pressure);
     boot::first_process().unwrap_or_else(|e| boot::stop("cannot start /init", &e));

@@ -1,6 +1,7 @@
-//! Close-ups of memory on a machine: `walk` and `fraginfo`.
+//! Close-ups of memory on a machine: `walk`, `fraginfo`, `pressure` and `grouptop`.
 
-use crate::harness::Machine;
+use crate::harness::{Machine, busybox};
+use crate::terminal::{PROMPT, Terminal};
 
 #[test]
 fn a_walk_ends_at_what_is_there() {
@@ -44,4 +45,68 @@ fn page_blocks_of_a_large_machine_fit_on_a_screen() {
         );
     }
     assert!(!said.contains('\u{1b}'), "colours without a terminal\n{outcome}");
+}
+
+/// The number that stands behind a text.
+fn number_behind(said: &str, text: &str) -> u64 {
+    let rest = said.split_once(text).map_or("", |(_, rest)| rest);
+    let word = rest.split_whitespace().next().unwrap_or("");
+    word.parse().unwrap_or_else(|_| panic!("no number behind {text:?}\n{said}"))
+}
+
+#[test]
+fn pressure_is_drawn_where_there_is_some() {
+    let machine = Machine::new(&["--mem", "64M", "--smp", "2"]);
+    let outcome = machine.exec("pressure; hog >/dev/null & sleep 8; pressure");
+    let said = outcome.succeeded();
+    let (before, after) = match said.split("memory   ").collect::<Vec<_>>()[..] {
+        [_, before, after] => (before, after),
+        _ => panic!("not two pictures\n{outcome}"),
+    };
+    assert!(before.contains("reclaim has not had to look at them yet"), "{outcome}");
+    for line in ["waiting ", "  some ", "  full ", "  hot", "  cold, fresh ", "  cold, watched "] {
+        assert!(after.lines().any(|other| other.starts_with(line)), "no {line:?}\n{outcome}");
+    }
+    assert!(after.lines().all(|line| line.len() < 80) && !said.contains('\u{1b}'), "{outcome}");
+    // (What a word repeats, and what is compressed.)
+    assert!(number_behind(after, "swap     ") > 100 && after.contains(" : 1\n"), "{outcome}");
+    let reclaim = after.split_once("reclaim  ").map_or("", |(_, rest)| rest);
+    let since_boot = |name: &str| {
+        let line = reclaim.lines().find(|line| line.trim_start().starts_with(name));
+        line.and_then(|line| line.split_whitespace().last()?.parse::<u64>().ok())
+    };
+    assert!(since_boot("pages to swap") > Some(100), "{outcome}");
+    assert!(since_boot("kswapd: pages freed") > Some(0), "{outcome}");
+}
+
+#[test]
+fn groups_are_a_tree() {
+    let make = "B=/busybox; cd /sys/fs/cgroup; $B mkdir a b; echo +memory >a/cgroup.subtree_control; $B mkdir a/within; \
+        echo 8M >a/memory.max; $B sh -c 'echo 0 >a/within/cgroup.procs; grouptop -n; true'";
+    let outcome = Machine::virt().add(&busybox(), "/busybox").exec(make);
+    let said = outcome.succeeded();
+    let lines: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+    let names: Vec<&str> = lines.iter().map(|words| words[0]).collect();
+    assert_eq!(names, ["group", "/", "a", "within", "b"], "{outcome}");
+    assert!(said.lines().nth(3).is_some_and(|line| line.starts_with("    within ")), "{outcome}");
+    assert_eq!((lines[2][3], lines[4][2], lines[1][2]), ("8192K", "0K", "-"), "{outcome}");
+    // (The shell there, and grouptop.)
+    assert!(lines[3][1] == "2" && lines[2][1] == "0" && lines[3][2] != "0K", "{outcome}");
+}
+
+#[test]
+fn pictures_are_drawn_again_until_somebody_types_q() {
+    const HOME: &str = "\u{1b}[H\u{1b}[J";
+    let mut terminal = Terminal::boot(&Machine::virt());
+    for (program, word) in [("pressure -d 1", "waiting"), ("grouptop", "group "), ("slabtop", "objects ")] {
+        terminal.start(program);
+        for _ in 0..3 {
+            terminal.expect(HOME);
+            terminal.expect(word);
+        }
+        terminal.press("q\r");
+        terminal.expect(PROMPT);
+    }
+    terminal.press("poweroff\r");
+    assert_eq!(terminal.status(), 0);
 }

@@ -58,6 +58,11 @@ pub mod kind {
     /// [`PageBlocks`](crate::statistics::PageBlocks): the page blocks, from the number of the index on, of the zone whose [`ZONE`] record has
     /// the index in the fifth argument. ENOENT past its last one.
     pub const PAGE_BLOCKS: usize = 19;
+    /// [`ListsInfo`](crate::statistics::ListsInfo): reclaim's lists of the node in the index, of the control group with the key in the fifth
+    /// argument, 0 for pages of no group. ENOENT for a group that is gone, and for a node without memory.
+    pub const LISTS: usize = 20;
+    /// [`SwapInfo`](crate::statistics::SwapInfo), one record.
+    pub const SWAP: usize = 21;
 }
 
 /// Orders 0 to 10 of the buddy allocator.

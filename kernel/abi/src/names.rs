@@ -149,10 +149,14 @@ pub mod list {
 pub mod node {
     /// Its number, below 2⁴⁸; 0 is the root. Its inode number is one more.
     pub const NUMBER: usize = 0;
-    /// Its type and permissions, and [`STORED`]; in the upper half its number of names.
+    /// Its type and permissions, and [`NOTES`]; in the upper half its number of names.
     pub const MODE: usize = 1;
     /// Of a regular file without a memory object: its content is kept. It has a size, and can be cut, synced, executed.
     pub const STORED: u32 = 1 << 16;
+    /// Of a regular file without a memory object: what is written to it may set a trigger ([`super::trigger`]) of the open file, and poll waits for that.
+    pub const TRIGGER: u32 = 1 << 17;
+    /// What is no part of the type and permissions.
+    pub const NOTES: u32 = STORED | TRIGGER;
     /// User and group, as in a request.
     pub const OWNER: usize = 2;
     /// Its size in bytes.
@@ -161,6 +165,20 @@ pub mod node {
     pub const MODIFIED: usize = 4;
     /// When its attributes were changed. A disk has its device number here.
     pub const CHANGED: usize = 5;
+}
+
+/// Words of an answer to [`op::WRITE`] to a file with [`node::TRIGGER`].
+pub mod trigger {
+    /// How many bytes were written.
+    pub const LEN: usize = 0;
+    /// The key of the control group whose pressure it is about; 0 for the machine.
+    pub const GROUP: usize = 1;
+    /// 1 for full pressure, 0 for some.
+    pub const IS_FULL: usize = 2;
+    /// How much of it is an event, in microseconds.
+    pub const THRESHOLD: usize = 3;
+    /// Within what time, in microseconds. 0: the text was something else, and no trigger is set.
+    pub const WINDOW: usize = 4;
 }
 
 /// Words of an answer about a file system: sizes in pages, then files.

@@ -39,6 +39,19 @@ impl fmt::Display for Pressure {
     }
 }
 
+/// What a program may write to a file of pressure to be told by poll when it passes a threshold.
+pub mod trigger {
+    /// Shortest and longest window, in microseconds.
+    pub const WINDOW: core::ops::RangeInclusive<u64> = 500_000..=10_000_000;
+    /// Windows of those who are not root are multiples of this, as on Linux.
+    pub const PERIOD: u64 = 2_000_000;
+
+    /// Whether a threshold and a window, in microseconds, make sense.
+    pub fn is_sound(threshold: u64, window: u64) -> bool {
+        WINDOW.contains(&window) && (1..=window).contains(&threshold)
+    }
+}
+
 // SAFETY: `repr(C)` records of integers; their sizes are those of their fields, so there is no padding.
 unsafe impl Pod for Pressure {}
 const _: () = assert!(size_of::<Pressure>() == 2 * (8 + 4 * 4));

@@ -139,6 +139,50 @@ pub struct CmaInfo {
     pub failed: u64,
 }
 
+/// The most generations of hot pages at a time.
+pub const GENERATIONS: usize = 8;
+
+/// Reclaim's lists of a node, of the pages of one control group or of none. (Counts of hot pages, and of all, are those of the last time that reclaim has
+/// looked at each.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ListsInfo {
+    /// Cold pages whose access flag says nothing yet.
+    pub fresh: u64,
+    /// Cold pages whose access flag was cleared.
+    pub watched: u64,
+    /// Hot pages.
+    pub hot: u64,
+    /// Pages of programs, among them those that are on no list yet, or cannot leave.
+    pub pages: u64,
+    /// How often reclaim has looked at each page; 0: it has never had to.
+    pub rounds: u64,
+    /// Generations of hot pages.
+    pub generations: u64,
+    /// Hot pages of each, the oldest one first.
+    pub hot_by_age: [u64; GENERATIONS],
+    /// When each began: how many eighths of the pages have left memory since.
+    pub begun: [u64; GENERATIONS],
+}
+
+/// The store of swap. Numbers are pages, but for the bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SwapInfo {
+    /// The most slots.
+    pub slots: u64,
+    /// Slots in use.
+    pub used: u64,
+    /// Of these, pages that repeat one word.
+    pub same: u64,
+    /// Of these, pages that are stored as they are.
+    pub raw: u64,
+    /// Bytes of the contents of all others.
+    pub bytes: u64,
+    /// Frames that the store takes for all of this.
+    pub frames: u64,
+}
+
 /// Flags of a process's area.
 #[allow(missing_docs)]
 pub mod vma {
@@ -252,5 +296,7 @@ pod! {
     VmallocInfo = 4 * 8 + 4 + 4 + 64;
     Counter = 24 + 8;
     CmaInfo = 5 * 8;
+    ListsInfo = (6 + 2 * GENERATIONS) * 8;
+    SwapInfo = 6 * 8;
     AreaInfo = 12 * 8 + 4 + 4 + 64;
 }

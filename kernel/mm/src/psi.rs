@@ -11,6 +11,8 @@
 
 use crate::machine::Threads;
 
+pub mod window;
+
 /// A period of the averages, in nanoseconds.
 pub const PERIOD: u64 = 2_000_000_000;
 
@@ -73,6 +75,8 @@ pub struct Pressure {
     end: u64,
     stalled: u32,
     is_full: bool,
+    /// Somebody wants to be woken by the next stall.
+    is_awaited: bool,
     some: Share,
     full: Share,
 }
@@ -80,7 +84,7 @@ pub struct Pressure {
 impl Pressure {
     /// None so far.
     pub const fn new() -> Self {
-        Self { at: 0, end: PERIOD, stalled: 0, is_full: false, some: Share::NONE, full: Share::NONE }
+        Self { at: 0, end: PERIOD, stalled: 0, is_full: false, is_awaited: false, some: Share::NONE, full: Share::NONE }
     }
 
     /// Threads that stall.
@@ -101,6 +105,18 @@ impl Pressure {
         let mut then = *self;
         then.advance(now);
         (then.some, then.full)
+    }
+
+    /// Somebody wants to be woken by the next stall, unless there is one now; whether there is.
+    pub fn await_stall(&mut self) -> bool {
+        self.is_awaited = self.stalled == 0;
+        !self.is_awaited
+    }
+
+    /// Whether somebody has waited for the stall that there is now.
+    #[inline]
+    pub fn take_awaited(&mut self) -> bool {
+        core::mem::take(&mut self.is_awaited)
     }
 
     #[inline]

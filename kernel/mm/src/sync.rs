@@ -86,6 +86,8 @@ pub enum Rank {
     SlabNode = 36,
     /// Timers of a CPU.
     Timers = 40,
+    /// The list of pressure triggers, or the window of one.
+    Triggers = 42,
     /// The queue of a sleeping lock.
     SleepQueue = 43,
     /// A wait queue.

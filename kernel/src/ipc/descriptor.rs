@@ -108,7 +108,8 @@ impl Object {
             Object::SignalFd(_) => current().process().signal_source.get().map(|deferred| &deferred.source),
             Object::PidFd(process) => Some(&process.end),
             Object::Socket(socket) => Some(&socket.source),
-            Object::Archive(_) | Object::Memory(_) | Object::Name(_) | Object::Null | Object::Zero => None,
+            Object::Name(name) => name.trigger.as_ref().map(|trigger| &trigger.source),
+            Object::Archive(_) | Object::Memory(_) | Object::Null | Object::Zero => None,
         }
     }
 
@@ -122,6 +123,20 @@ impl Object {
         })
     }
 
+    /// Of events that were found, those that a program is told of: a trigger's event is over then, and no other thread is told of it.
+    #[inline]
+    pub fn told(&self, events: u16) -> u16 {
+        if events & poll::PRI == 0 { events } else { self.told_of_trigger(events) }
+    }
+
+    #[cold]
+    fn told_of_trigger(&self, events: u16) -> u16 {
+        match self {
+            Object::Name(Name { trigger: Some(trigger), .. }) if !trigger.take() => events & !poll::PRI,
+            _ => events,
+        }
+    }
+
     /// As [`Object::ready`], under any lock; `None` for an object whose state needs one.
     #[inline]
     pub fn ready_now(&self) -> Option<u16> {
@@ -131,13 +146,15 @@ impl Object {
             Object::TimerFd(timer) => Some(timer.ready()),
             Object::PidFd(process) => Some(pidfd::ready(process)),
             Object::Socket(socket) => socket.ready_now(),
-            Object::Archive(_) | Object::Memory(_) | Object::Name(_) | Object::Null | Object::Zero => {
-                Some(poll::IN | poll::RDNORM | poll::OUT | poll::WRNORM)
-            }
+            Object::Archive(_) | Object::Memory(_) | Object::Null | Object::Zero => Some(ALWAYS),
+            Object::Name(name) => Some(ALWAYS | name.trigger.as_ref().map_or(0, |trigger| trigger.ready())),
             Object::Console | Object::Epoll(_) | Object::SignalFd(_) => None,
         }
     }
 }
+
+/// The events of what is always ready.
+const ALWAYS: u16 = poll::IN | poll::RDNORM | poll::OUT | poll::WRNORM;
 
 /// An open object with its position and status flags.
 pub struct OpenFile {

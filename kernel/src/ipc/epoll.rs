@@ -391,7 +391,7 @@ impl Epoll {
             }
             (item, wanted, data, there)
         };
-        let ready = item.ready(wanted);
+        let ready = u32::from(item.object.told(item.ready(wanted) as u16));
         let stored = if ready == 0 { Ok(()) } else { put(EpollEvent { events: ready, pad: 0, data }) };
         let is_reported = ready != 0 && stored.is_ok();
         if wanted & epoll::ONESHOT != 0 && !is_reported {

@@ -21,3 +21,4 @@ pub mod socket;
 pub mod source;
 pub mod table;
 pub mod timerfd;
+pub mod trigger;

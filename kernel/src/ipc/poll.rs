@@ -41,11 +41,10 @@ impl Watched {
     }
 
     fn look(&mut self, table: &Descriptors) -> bool {
-        let events = match table.get(self.fd) {
-            Ok(descriptor) => descriptor.file.object.ready(),
+        self.found = match table.get(self.fd) {
+            Ok(descriptor) => descriptor.file.object.told(descriptor.file.object.ready() & self.wanted),
             Err(_) => poll::NVAL,
         };
-        self.found = events & (self.wanted | poll::NVAL);
         self.found != 0
     }
 }

@@ -47,5 +47,5 @@ fn at_place(place: Place) -> Result<Object, Errno> {
     if place.mount == ARCHIVE {
         return archive::by_number(place.number() as u32).map(Object::Archive).ok_or(Errno::ENOENT);
     }
-    Ok(Object::Name(Name { place, mode: mode::DIR | 0o755, file: None }))
+    Ok(Object::Name(Name { place, mode: mode::DIR | 0o755, file: None, trigger: None }))
 }

@@ -14,6 +14,7 @@ use crate::archive::Node;
 use crate::ipc::descriptor::Object;
 use crate::ipc::handles::Target;
 use crate::ipc::memory_file::MemoryFile;
+use crate::ipc::trigger::Trigger;
 use crate::task::thread::current;
 
 /// See the module.
@@ -51,6 +52,8 @@ pub struct Name {
     pub mode: u32,
     /// Its content, if it is stored and was opened.
     pub file: Option<KArc<MemoryFile>>,
+    /// What writing to it sets, if it may set something and was opened.
+    pub trigger: Option<KArc<Trigger>>,
 }
 
 impl Name {
@@ -64,10 +67,13 @@ impl Name {
         self.mode & mode::FMT == mode::LNK
     }
 
-    /// The same with its content, if it is stored.
+    /// The same with its content, if it is stored, or with a trigger of its own.
     pub fn opened(mut self) -> Result<Self, Errno> {
         if self.is_stored() && self.file.is_none() {
             self.file = Some(inodes::open(&self)?);
+        }
+        if self.mode & node::TRIGGER != 0 {
+            self.trigger = Some(Trigger::new()?);
         }
         Ok(self)
     }
@@ -109,7 +115,7 @@ impl Found {
                 Ok(Self::File(file.clone(), allows))
             }
             (mode::REG | mode::DIR | mode::LNK | mode::BLK | mode::SOCK, _) => {
-                let name = Name { place, mode, file: None };
+                let name = Name { place, mode, file: None, trigger: None };
                 if name.is_stored() || name.is_disk() {
                     mounts::note_stores(served.mount);
                 }
@@ -134,7 +140,7 @@ pub fn stat(mount: u16, words: &[u64; 6]) -> Stat {
     Stat {
         dev: mounts::device(mount).into(),
         ino: words[node::NUMBER] + 1,
-        mode: low(words[node::MODE]) & !node::STORED,
+        mode: low(words[node::MODE]) & !node::NOTES,
         nlink: high(words[node::MODE]),
         uid: low(words[node::OWNER]),
         gid: high(words[node::OWNER]),

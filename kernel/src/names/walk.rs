@@ -1,5 +1,5 @@
 //! The walk along a path: through the boot archive by the kernel, and through each mount by its server, or by what was kept of its
-//! answers ([`known`](super::cached_walk)).
+//! answers ([`cached_walk`](super::cached_walk)).
 //!
 //! Cost: O(parts) in the archive and among names that are known; one message for each stretch in the file system of a server that lets nothing be
 //! kept, which ends at a symbolic link, at its root, or at the path's end; and one for each name that another server has not yet told.

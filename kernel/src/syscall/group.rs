@@ -13,6 +13,7 @@ use quire_mm::psi;
 use super::quire::control;
 use super::{Answer, Args};
 use crate::arch::{timer, uaccess};
+use crate::ipc::trigger;
 use crate::task::membership;
 use crate::vm::{Cpu, GROUPS};
 
@@ -38,7 +39,12 @@ pub fn group(a: Args) -> Answer {
             let mut name = [0; NAME_MAX];
             GROUPS.child(key, name_at(a, &mut name)?).map(|found| found.key().0 as usize).ok_or(Errno::ENOENT)
         }
-        op::REMOVE => GROUPS.remove(key).map(|()| 0).map_err(errno),
+        op::REMOVE => {
+            GROUPS.remove(key).map_err(errno)?;
+            // (Whoever waits for its pressure waits no more.)
+            trigger::ask();
+            Ok(0)
+        }
         op::SET => change(&*find(key)?, a.word(3), a.word(4)).map(|()| 0),
         op::MOVE => membership::move_to(a.uint(3), key).map(|()| 0),
         op::RECLAIM => Ok(GROUPS.reclaim_of(&*find(key)?, a.word(3))),

@@ -141,7 +141,7 @@ pub(super) fn stat_here(object: &Object) -> Option<Stat> {
         Object::Name(name) => Some(Stat {
             dev: mounts::device(name.place.mount).into(),
             ino: name.place.number() + 1,
-            mode: name.mode & !node::STORED,
+            mode: name.mode & !node::NOTES,
             ..Stat::default()
         }),
         object => stat_object(object).ok(),

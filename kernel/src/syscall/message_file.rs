@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use quire_abi::names::{TRANSFER_MAX, node, op};
+use quire_abi::names::{TRANSFER_MAX, node, op, trigger as said};
 use quire_abi::{Errno, block};
 use quire_mm::UserAddr;
 use quire_mm::fallible::try_zeroed;
@@ -14,6 +14,7 @@ use super::content::Place;
 use crate::arch::uaccess;
 use crate::ipc::ask::{ROOM, Room};
 use crate::ipc::descriptor::{OpenFile, Rights};
+use crate::ipc::trigger::Trigger;
 use crate::names::target::Name;
 use crate::names::walk::{Request, ask_at};
 use crate::names::{Place as Where, mounts};
@@ -83,8 +84,28 @@ pub(super) fn read(file: &OpenFile, name: &Name, to: &mut Buffers<'_>, position:
     Ok(done)
 }
 
+/// Writes to a file that takes triggers: one for an open file, as on Linux, whatever else is written.
+fn set_trigger(trigger: &Trigger, name: &Name, from: &mut Buffers<'_>) -> Answer {
+    if trigger.is_set() {
+        return Err(Errno::EBUSY);
+    }
+    let mut piece = Room::take()?;
+    let len = from.left().min(piece.len());
+    let taken = from.take(&mut piece[..len])?;
+    let request = Request { op: op::WRITE, text: &piece[..taken], ..Request::LOOKUP };
+    let words = ask_at(name.place, &request, &mut [])?.words;
+    let done = count(words[said::LEN], taken)?;
+    if words[said::WINDOW] != 0 {
+        trigger.set(words[said::GROUP], words[said::IS_FULL] != 0, words[said::THRESHOLD], words[said::WINDOW])?;
+    }
+    Ok(done)
+}
+
 /// Writes to a place: the end is the open file's position.
 pub(super) fn write(file: &OpenFile, name: &Name, from: &mut Buffers<'_>, place: Place) -> Answer {
+    if let Some(trigger) = &name.trigger {
+        return set_trigger(trigger, name, from);
+    }
     let start = match place {
         Place::At(at) => at,
         _ => file.offset.load(Ordering::Relaxed),

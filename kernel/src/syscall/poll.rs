@@ -90,7 +90,7 @@ fn look_at(table: &Descriptors, fds: &mut [PollFd]) {
     for fd in &mut *fds {
         fd.revents = match held.get(fd.fd) {
             Some(descriptor) => match descriptor.file.object.ready_now() {
-                Some(events) => events & (fd.events | ALWAYS),
+                Some(events) => descriptor.file.object.told(events & (fd.events | ALWAYS)),
                 None => LATER,
             },
             None if fd.fd >= 0 => bits::NVAL,

@@ -52,6 +52,8 @@ pub fn info(a: Args) -> Answer {
         kind::THREAD => answer(a, inspect::thread(a.uint(4), index)?),
         kind::DESCRIPTOR => answer(a, inspect::descriptor(a.uint(4), index)?),
         kind::PAGE_BLOCKS => answer(a, statistics::page_blocks(a.word(4), index)),
+        kind::LISTS => answer(a, statistics::lists(a.word(4), index)),
+        kind::SWAP => answer(a, (index == 0).then(statistics::swap)),
         kind::TRANSLATION => answer(a, Some(translation(a)?)),
         _ => Err(Errno::EINVAL),
     }

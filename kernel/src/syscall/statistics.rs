@@ -1,4 +1,4 @@
-//! The records behind pagetypeinfo, fraginfo, slabinfo, vmallocinfo, vmstat and cmainfo.
+//! The records behind pagetypeinfo, fraginfo, slabinfo, vmallocinfo, vmstat, cmainfo and pressure.
 //!
 //! vmstat's gauges account for all memory: `nr_managed_pages` is the sum of the others except `nr_free_cma`,
 //! `nr_vmalloc_lazy` and `nr_cma_pages`, which are parts of others.
@@ -6,12 +6,15 @@
 use core::fmt::Write;
 
 use quire_abi::statistics::{
-    BLOCK_PAGES, CmaInfo, Counter, PageBlocks, PageTypeInfo, SlabCacheInfo, VmallocInfo, area,
+    BLOCK_PAGES, CmaInfo, Counter, GENERATIONS, ListsInfo, PageBlocks, PageTypeInfo, SlabCacheInfo, SwapInfo,
+    VmallocInfo, area,
 };
 use quire_mm::addr::VirtAddr;
 use quire_mm::buddy::{MigrateType, PAGEBLOCK_PAGES};
+use quire_mm::cgroup::Key;
 use quire_mm::cma::MAX_AREAS;
 use quire_mm::event::Event;
+use quire_mm::reclaim;
 use quire_mm::vmalloc::AreaKind;
 
 use crate::arch::speculation;
@@ -19,7 +22,7 @@ use crate::task::percpu;
 use crate::vm::heap::SLAB;
 use crate::vm::percpu::AREAS;
 use crate::vm::vmalloc::VMALLOC;
-use crate::vm::{PAGES, RECLAIM, SPACES, events, kernel_map, stack};
+use crate::vm::{GROUPS, PAGES, RECLAIM, SPACES, events, kernel_map, stack};
 
 const _: () = assert!(BLOCK_PAGES == PAGEBLOCK_PAGES as u64 && PAGEBLOCK_PAGES <= PageBlocks::FREE as usize);
 
@@ -168,6 +171,38 @@ pub fn counter(index: usize) -> Option<Counter> {
         (event.name(), events::sum(event))
     };
     Some(Counter { name: name(text), value })
+}
+
+/// Reclaim's lists of a node, of a control group, or of what is in none.
+pub fn lists(group: usize, node: usize) -> Option<ListsInfo> {
+    const { assert!(GENERATIONS == reclaim::GENERATIONS) }
+    let view = match Key(group as u64) {
+        Key::ROOT => RECLAIM.view(node)?,
+        key => GROUPS.find(key)?.lists().view(node)?,
+    };
+    Some(ListsInfo {
+        fresh: view.fresh as u64,
+        watched: view.watched as u64,
+        hot: view.hot as u64,
+        pages: view.pages as u64,
+        rounds: view.rounds as u64,
+        generations: view.generations as u64,
+        hot_by_age: view.hot_by_age.map(|pages| pages as u64),
+        begun: view.begun,
+    })
+}
+
+/// The store of swap.
+pub fn swap() -> SwapInfo {
+    let stats = SPACES.swap().stats();
+    SwapInfo {
+        slots: stats.slots as u64,
+        used: stats.used as u64,
+        same: stats.same as u64,
+        raw: stats.raw as u64,
+        bytes: stats.bytes as u64,
+        frames: stats.frames as u64,
+    }
 }
 
 /// A contiguous memory area.

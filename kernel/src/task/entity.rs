@@ -256,6 +256,7 @@ impl Entity {
     }
 
     /// Saves the user registers in the CPU of a thread that is switched out.
+    #[inline]
     pub fn save_user_state(&self) {
         if self.is_user() {
             self.tls.store(regs::tls(), Ordering::Relaxed);
@@ -269,6 +270,7 @@ impl Entity {
     }
 
     /// Restores the registers that [`Entity::save_user_state`] saved.
+    #[inline]
     pub fn load_user_state(&self) {
         if self.is_user() {
             regs::set_tls(self.tls.load(Ordering::Relaxed));

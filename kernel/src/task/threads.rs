@@ -11,6 +11,7 @@ use super::thread::{Thread, current};
 use super::wait::{self, Sleep};
 use super::{sched, signal};
 use crate::arch::{cpu, timer};
+use crate::ipc::trigger;
 use crate::vm::{Cpu, GROUPS};
 
 impl Threads for Cpu {
@@ -60,8 +61,11 @@ impl Threads for Cpu {
         let irq = cpu::irq_save();
         let group = thread.control_group();
         thread.hindrance.store(STALLED, Ordering::Relaxed);
-        GROUPS.begin_stall(cpu::this().id(), group, timer::now_ns());
+        let is_awaited = GROUPS.begin_stall(cpu::this().id(), group, timer::now_ns());
         cpu::irq_restore(irq);
+        if is_awaited {
+            trigger::ask();
+        }
         Some(group)
     }
 

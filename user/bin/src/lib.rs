@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod hog;
+pub mod live;
 pub mod slab;
 
 use alloc::borrow::Cow;

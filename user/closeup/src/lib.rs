@@ -1,9 +1,11 @@
-//! Close-ups of memory as text: what the programs `walk` and `fraginfo` print. The kernel's records come in, lines go out; no call is
+//! Close-ups of memory as text: what the programs `walk`, `fraginfo`, `pressure` and `grouptop` print. The kernel's records come in, lines go out; no call is
 //! made here, so all of it runs under `cargo test`.
 //!
 //! - [`blocks`]: zones as maps of page blocks.
 //! - [`entry`]: the bits of a translation table entry, in words.
 //! - [`fragmentation`]: how fragmented free memory is.
+//! - [`groups`]: the tree of control groups.
+//! - [`pressure`]: who waits for memory, how old pages are, swap, reclaim.
 //! - [`walk`]: the translation of an address, step by step.
 
 #![no_std]
@@ -13,6 +15,8 @@ extern crate alloc;
 pub mod blocks;
 pub mod entry;
 pub mod fragmentation;
+pub mod groups;
+pub mod pressure;
 pub mod walk;
 
 /// The text of a NUL-padded field; bytes that are no UTF-8 end it.

@@ -5,7 +5,9 @@ use quire_abi::info::{self, Books, MapAudit, ProcessInfo, kind};
 use quire_abi::layout::{Pod, Sysinfo, Utsname};
 use quire_abi::pressure::Pressure;
 use quire_abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo, set};
-use quire_abi::statistics::{AreaInfo, CmaInfo, Counter, PageBlocks, PageTypeInfo, SlabCacheInfo, VmallocInfo};
+use quire_abi::statistics::{
+    AreaInfo, CmaInfo, Counter, ListsInfo, PageBlocks, PageTypeInfo, SlabCacheInfo, SwapInfo, VmallocInfo,
+};
 use quire_abi::translation::TranslationInfo;
 use quire_abi::{Errno, flags, nr};
 
@@ -53,6 +55,9 @@ impl Record for VmallocInfo {
 }
 impl Record for Counter {
     const KIND: usize = kind::COUNTER;
+}
+impl Record for SwapInfo {
+    const KIND: usize = kind::SWAP;
 }
 impl Record for CmaInfo {
     const KIND: usize = kind::CMA;
@@ -160,11 +165,30 @@ pub fn translation(pid: u32, address: usize) -> Result<TranslationInfo, Errno> {
 }
 
 fn record_of<T: Pod + Default>(pid: u32, kind: usize, index: usize) -> Result<T, Errno> {
+    record_about(pid as usize, kind, index)
+}
+
+fn record_about<T: Pod + Default>(what: usize, kind: usize, index: usize) -> Result<T, Errno> {
     let mut record = T::default();
-    let args = [kind, index, &raw mut record as usize, size_of::<T>(), pid as usize];
+    let args = [kind, index, &raw mut record as usize, size_of::<T>(), what];
     // SAFETY: the kernel writes a record of the size given, of a type that may hold any bytes.
     unsafe { sys::call(nr::QUIRE_INFO, args) }?;
     Ok(record)
+}
+
+/// The control groups, by number.
+pub fn groups() -> impl Iterator<Item = GroupInfo> {
+    let mut from = 1;
+    core::iter::from_fn(move || {
+        let group: GroupInfo = record(from).ok()?;
+        from = (group.key & 0xffff) as usize + 1;
+        Some(group)
+    })
+}
+
+/// Reclaim's lists of a node, of the control group with a key, or of what is in none (0). ENOENT.
+pub fn lists(group: u64, node: usize) -> Result<ListsInfo, Errno> {
+    record_about(group as usize, kind::LISTS, node)
 }
 
 /// A process in detail. ESRCH if there is none with this number.

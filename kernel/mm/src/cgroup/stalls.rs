@@ -77,10 +77,11 @@ impl<M: Machine> Groups<M> {
     }
 
     /// The thread that this CPU runs, of a group, stalls from now on. Interrupts are masked. The caller is told to [end](Groups::end_stall) it.
-    pub fn begin_stall(&self, cpu: usize, id: u16, now: u64) {
+    /// Whether somebody waits for that ([`Groups::look`]), whom the caller wakes.
+    pub fn begin_stall(&self, cpu: usize, id: u16, now: u64) -> bool {
         self.stalls.count.fetch_add(1, Relaxed);
         self.stalls.running[cpu].store(STALLED | Runs::from(id), Relaxed);
-        self.account(id, 1, now);
+        self.account(id, 1, now)
     }
 
     /// A stall that was begun for the group `id` is over: the CPU runs `what`. Interrupts are masked.
@@ -90,18 +91,18 @@ impl<M: Machine> Groups<M> {
         self.stalls.count.fetch_sub(1, Relaxed);
     }
 
-    /// In a group, and those above it, so many threads more stall, or what runs has changed. O(depth * CPUs).
+    /// In a group, and those above it, so many threads more stall, or what runs has changed. Whether somebody has waited for that. O(depth * CPUs).
     #[inline]
-    fn account(&self, id: u16, by: i32, now: u64) {
-        if id != 0 {
-            self.account_in(id, by, now);
-        }
+    fn account(&self, id: u16, by: i32, now: u64) -> bool {
+        let is_awaited = id != 0 && self.account_in(id, by, now);
         let mut root = self.stalls.root.lock();
         root.change(now, by, self.stalls.is_full(|_| true));
+        by > 0 && root.take_awaited() || is_awaited
     }
 
     #[inline(never)]
-    fn account_in(&self, id: u16, by: i32, now: u64) {
+    fn account_in(&self, id: u16, by: i32, now: u64) -> bool {
+        let mut is_awaited = false;
         let _tree = self.tree.lock();
         // (A group with a thread that stalls does not end.)
         for group in self.at(id).into_iter().flat_map(|group| group.upwards()) {
@@ -109,8 +110,10 @@ impl<M: Machine> Groups<M> {
             if by != 0 || pressure.stalled() != 0 {
                 let is_within = |runs| self.at(runs).is_some_and(|of| of.is_within(group.key().id()));
                 pressure.change(now, by, self.stalls.is_full(is_within));
+                is_awaited |= by > 0 && pressure.take_awaited();
             }
         }
+        is_awaited
     }
 
     /// The pressure in a group, up to now: some, and full. `None` if there is no such group.
@@ -119,6 +122,20 @@ impl<M: Machine> Groups<M> {
             return Some(self.stalls.root.lock().at(now));
         }
         self.find(key).map(|group| group.pressure().lock().at(now))
+    }
+
+    /// What was some, and what was full pressure in a group, up to now, and whether a thread stalls. If none does, and the caller rests, the
+    /// next stall there [tells](Groups::begin_stall) so. `None` if there is no such group.
+    pub fn look(&self, key: Key, now: u64, rests: bool) -> Option<([u64; 2], bool)> {
+        let look = |pressure: &mut Pressure| {
+            let is_stalled = if rests { pressure.await_stall() } else { pressure.stalled() != 0 };
+            let (some, full) = pressure.at(now);
+            ([some.total, full.total], is_stalled)
+        };
+        if key == Key::ROOT {
+            return Some(look(&mut self.stalls.root.lock()));
+        }
+        self.find(key).map(|group| look(&mut group.pressure().lock()))
     }
 
     #[cfg(test)]

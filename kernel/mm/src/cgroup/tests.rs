@@ -171,3 +171,32 @@ fn numbers_do_not_run_out() {
     odd().for_each(|n| assert!(groups.make(Key::ROOT, &name(n)).unwrap().key().id() <= 3000));
     assert_eq!((0..3000).filter(|n| groups.child(Key::ROOT, &name(*n)).is_some()).count(), 3000);
 }
+
+#[test]
+fn who_rests_is_told_of_the_next_stall_in_its_group() {
+    let groups = Sim::with_mib(16).groups();
+    groups.add_cpu(0);
+    let a = groups.make(Key::ROOT, b"a").unwrap();
+    let b = groups.make(a.key(), b"b").unwrap();
+    let other = groups.make(Key::ROOT, b"other").unwrap();
+    let stall = |id: u16, at: u64| {
+        let is_awaited = groups.begin_stall(0, id, at);
+        groups.end_stall(0, id, id.into(), at + 10);
+        is_awaited
+    };
+    assert!(!stall(b.key().id(), 100), "nobody waits");
+    assert_eq!(groups.look(a.key(), 200, true), Some(([10, 10], false)));
+    assert!(!stall(other.key().id(), 200) && !stall(0, 300));
+    assert!(stall(b.key().id(), 400), "a stall below counts");
+    assert!(!stall(b.key().id(), 500), "once");
+    assert_eq!(groups.look(Key::ROOT, 600, true).map(|look| look.1), Some(false));
+    assert!(stall(other.key().id(), 600), "each stall is the root's");
+    // Who looks and does not rest, or finds a stall, is not told of it.
+    groups.look(a.key(), 700, false);
+    assert!(!groups.begin_stall(0, a.key().id(), 700));
+    assert_eq!(groups.look(a.key(), 720, true), Some(([50, 50], true)));
+    groups.end_stall(0, a.key().id(), 0, 730);
+    assert!(!stall(a.key().id(), 800));
+    groups.remove(other.key()).unwrap();
+    assert_eq!(groups.look(other.key(), 900, true), None);
+}

@@ -34,6 +34,7 @@ use crate::sync::{Rank, SharedLock, SpinLock};
 use crate::zone::MAX_NODES;
 
 use policy::{FRESH, NEW, Oldest, Policy, WATCHED};
+pub use policy::{GENERATIONS, View};
 
 /// The most hot pages that a test looks at.
 const LOOKS: usize = 32;
@@ -124,6 +125,11 @@ impl<M: Machine> Reclaim<M> {
         self.root.get().map_or((0, 0, 0), |lists| lists.counts(node))
     }
 
+    /// The same in detail. `None` before reclaim is on, and for a node without memory.
+    pub fn view(&self, node: usize) -> Option<View> {
+        self.root.get()?.view(node)
+    }
+
     /// Frames that all queues have. O(groups); no spin lock is held.
     pub fn frames(&self) -> usize {
         let mut frames = self.root.get().map_or(0, Lists::frames);
@@ -157,6 +163,11 @@ impl<M: Machine> Lists<M> {
     /// As [`Reclaim::counts`].
     pub fn counts(&self, node: usize) -> (usize, usize, usize) {
         self.node(node).map_or((0, 0, 0), |node| node.policy.lock().counts())
+    }
+
+    /// As [`Reclaim::view`].
+    pub fn view(&self, node: usize) -> Option<View> {
+        self.node(node).map(|node| node.policy.lock().view())
     }
 
     fn frames(&self) -> usize {

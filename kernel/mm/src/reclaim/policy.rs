@@ -28,7 +28,7 @@ pub(super) const KEPT: u8 = 3;
 const HOT: u8 = 8;
 
 /// The most generations at a time.
-const GENERATIONS: usize = 8;
+pub const GENERATIONS: usize = 8;
 
 const KEPT_FOR: usize = 16;
 
@@ -44,6 +44,27 @@ const LONGER: usize = 8;
 /// See [`Policy::step`]: no page of a node of 2^32 is lost.
 const CLOCK_SHIFT: u32 = 32;
 
+/// What a node's lists of the root, or of a control group, have. Counts of hot pages and of all are those of the last round of the hand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Cold pages whose access flag says nothing yet.
+    pub fresh: usize,
+    /// Cold pages whose access flag was cleared.
+    pub watched: usize,
+    /// Hot pages.
+    pub hot: usize,
+    /// Pages of programs.
+    pub pages: usize,
+    /// Times that the hand came around.
+    pub rounds: usize,
+    /// How many generations of hot pages there are.
+    pub generations: usize,
+    /// Hot pages of each, the oldest one first.
+    pub hot_by_age: [usize; GENERATIONS],
+    /// When they began: how many eighths of the pages have left since.
+    pub begun: [u64; GENERATIONS],
+}
+
 /// What one round of the hand counts.
 struct Round {
     number: usize,
@@ -52,10 +73,12 @@ struct Round {
     /// The age of the oldest hot page: how many generations are older. At most that of the generation which was the youngest one as the
     /// round began: pages that become hot behind the hand are not older than that.
     oldest: usize,
+    /// Hot pages on each of their lists.
+    on_list: [usize; GENERATIONS],
 }
 
 impl Round {
-    const FIRST: Round = Round { number: 0, pages: 0, hot: 0, oldest: 0 };
+    const FIRST: Round = Round { number: 0, pages: 0, hot: 0, oldest: 0, on_list: [0; GENERATIONS] };
 }
 
 /// See the module.
@@ -86,6 +109,8 @@ pub(super) struct Policy {
     /// The list of the oldest one, and how many there are.
     first: usize,
     generations: usize,
+    /// Hot pages on each list, as the last round has found.
+    on_list: [usize; GENERATIONS],
 }
 
 impl Policy {
@@ -107,6 +132,7 @@ impl Policy {
         begun: [0; GENERATIONS],
         first: 0,
         generations: 1,
+        on_list: [0; GENERATIONS],
     };
 
     /// For a node of so many pages.
@@ -156,6 +182,23 @@ impl Policy {
     /// Cold pages, hot ones, all: for the statistics.
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.cold_pages(), self.hot, self.pages)
+    }
+
+    /// All that is known, for the statistics.
+    pub fn view(&self) -> View {
+        let place = |age: usize| (self.first + age) % GENERATIONS;
+        View {
+            fresh: self.fresh.len(),
+            watched: self.watched.len(),
+            hot: self.hot,
+            pages: self.pages,
+            rounds: self.round.number,
+            generations: self.generations,
+            hot_by_age: core::array::from_fn(|age| if age < self.generations { self.on_list[place(age)] } else { 0 }),
+            begun: core::array::from_fn(|age| {
+                if age < self.generations { self.now().saturating_sub(self.begun[place(age)]) } else { 0 }
+            }),
+        }
     }
 
     /// Frames that the queues have.
@@ -334,11 +377,13 @@ impl Policy {
             NEW if self.hot + self.cold < self.pages => {
                 self.heat(machine, pfn, NEW);
                 self.round.hot += 1;
+                self.round.on_list[(self.first + self.generations - 1) % GENERATIONS] += 1;
             }
             NEW => self.cool(machine, pfn, NEW, FRESH),
             KEPT if self.round.number.is_multiple_of(KEPT_FOR) => _ = page.change_list(KEPT, NEW),
             HOT.. => {
                 self.round.hot += 1;
+                self.round.on_list[usize::from(list - HOT) % GENERATIONS] += 1;
                 let age = (usize::from(list - HOT) + GENERATIONS - self.first) % GENERATIONS;
                 debug_assert!(age < self.generations, "a page of no generation is never the oldest");
                 self.round.oldest = self.round.oldest.min(age);
@@ -351,10 +396,11 @@ impl Policy {
     }
 
     fn end_round(&mut self) {
-        let Round { number, pages, hot, oldest } = self.round;
+        let Round { number, pages, hot, oldest, on_list } = self.round;
         self.hand = 0;
         self.pages = pages;
         self.hot = hot;
+        self.on_list = on_list;
         self.want_cold(self.cold);
         if self.oldest.len() == 0 {
             self.first = (self.first + oldest) % GENERATIONS;

@@ -24,12 +24,14 @@ pub struct File {
     pub read: Option<Read>,
     /// What writing does.
     pub write: Option<Write_>,
+    /// Whether it sets a trigger of the group's pressure instead.
+    pub takes_triggers: bool,
 }
 
 impl File {
     /// Its permissions.
     pub fn permissions(&self) -> u32 {
-        [(self.read.is_some(), 0o444), (self.write.is_some(), 0o200)]
+        [(self.read.is_some(), 0o444), (self.write.is_some() || self.takes_triggers, 0o200)]
             .iter()
             .map(|(has, bits)| if *has { *bits } else { 0 })
             .sum()
@@ -45,7 +47,7 @@ impl File {
 }
 
 const fn file(name: &'static str, read: Option<Read>, write: Option<Write_>) -> File {
-    File { name, is_memory: true, is_root: false, read, write }
+    File { name, is_memory: true, is_root: false, read, write, takes_triggers: false }
 }
 
 const fn core_file(name: &'static str, is_root: bool, read: Read, write: Option<Write_>) -> File {
@@ -69,7 +71,7 @@ pub const FILES: &[File] = &[
     file("memory.min", Some(|_, group, out| write_bytes(out, group.limits[set::MIN])), Some(set_min)),
     file("memory.oom.group", Some(oom_group), Some(set_oom_group)),
     file("memory.peak", Some(|_, group, out| write_bytes(out, group.peak)), Some(reset_peak)),
-    core_file("memory.pressure", true, |facts, group, out| _ = write!(out, "{}", facts.pressure(group.key)), None),
+    File { takes_triggers: true, ..core_file("memory.pressure", true, pressure, None) },
     file("memory.reclaim", None, Some(reclaim)),
     file("memory.stat", Some(memory_stat), None),
     file("memory.swap.current", Some(|_, group, out| write_bytes(out, group.swap)), None),
@@ -158,6 +160,10 @@ fn memory_events(out: &mut String, events: &[u64; 7]) {
     ] {
         let _ = writeln!(out, "{name} {}", events[which]);
     }
+}
+
+fn pressure(facts: &dyn Facts, group: &GroupInfo, out: &mut String) {
+    let _ = write!(out, "{}", facts.pressure(group.key));
 }
 
 fn swap_events(_: &dyn Facts, group: &GroupInfo, out: &mut String) {

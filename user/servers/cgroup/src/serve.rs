@@ -6,9 +6,10 @@ use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::flags::Open;
 use quire_abi::layout::at;
-use quire_abi::names::{op, statfs};
+use quire_abi::names::{node as said, op, statfs};
 use quire_fs::records::Records;
 use quire_fs::request::{Answer, Found, Request};
+use quire_fs::trigger;
 use quire_fs::walk::{Last, Names, Walked, walk};
 use quire_fs::who::{Identity, Owned, READ, WRITE, Who};
 
@@ -117,8 +118,15 @@ fn remove(tree: &Tree<'_>, request: &Request<'_>, node: Option<Node>) -> Result<
 fn found(tree: &Tree<'_>, node: Node) -> Answer {
     let now = tree.0.now();
     let links = if tree.is_dir(node) { 2 } else { 1 };
-    let found =
-        Found { number: node.number(), mode: node.mode(), links, modified: now, changed: now, ..Found::default() };
+    let notes = if node.file().is_some_and(|file| file.takes_triggers) { said::TRIGGER } else { 0 };
+    let found = Found {
+        number: node.number(),
+        mode: node.mode() | notes,
+        links,
+        modified: now,
+        changed: now,
+        ..Found::default()
+    };
     Answer::done(found.to_words())
 }
 
@@ -168,6 +176,9 @@ fn read(tree: &Tree<'_>, request: &Request<'_>, node: Node, room: usize) -> Resu
 fn write(tree: &Tree<'_>, request: &Request<'_>, node: Node) -> Result<Answer, Errno> {
     let file = node.file().ok_or(Errno::EISDIR)?;
     let group = tree.0.group(node.key()).ok_or(Errno::ENODEV)?;
+    if file.takes_triggers {
+        return trigger::answer(request.text, &Identity(request.identity), group.key);
+    }
     file.write.ok_or(Errno::EINVAL)?(tree.0, &group, request.text)?;
     Ok(Answer::done([request.text.len() as u64, 0, 0, 0, 0, 0]))
 }

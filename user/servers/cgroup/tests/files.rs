@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use quire_abi::Errno;
 use quire_abi::flags::Open;
 use quire_abi::group::{GroupInfo, set};
-use quire_abi::layout::at;
-use quire_abi::names::{DONE, op};
+use quire_abi::layout::{at, mode};
+use quire_abi::names::{DONE, node, op};
 use quire_abi::pressure::{Pressure, Share};
 use quire_cgroupfs::facts::Facts;
 use quire_cgroupfs::serve::serve;
@@ -190,6 +190,19 @@ fn limits_are_written_in_bytes() {
     let number = machine.find(0, b"a").unwrap() & 0xffff;
     let pressure = format!("some {none} total={number}\nfull {none} total=0\n");
     assert_eq!(machine.read("a/memory.pressure"), Ok(pressure));
+    let set = |path: &str, text: &str| {
+        let number = machine.node(path)?;
+        Machine::done(machine.ask(0, op::WRITE, number, "", 0, text)).map(|answer| answer.words)
+    };
+    let key = machine.find(0, b"a").unwrap();
+    assert_eq!(set("a/memory.pressure", "full 7 500000\n"), Ok([14, key, 1, 7, 500_000, 0]));
+    assert_eq!(set("memory.pressure", "some 7 500000"), Ok([13, 0, 0, 7, 500_000, 0]));
+    assert_eq!(set("a/memory.pressure", "full"), Err(Errno::EINVAL));
+    let mode = |path: &str| machine.ask(0, op::LOOKUP, 0, path, 0, "").words[node::MODE] as u32;
+    assert_eq!(
+        (mode("a/memory.pressure"), mode("a/memory.max")),
+        (mode::REG | 0o644 | node::TRIGGER, mode::REG | 0o644)
+    );
     assert_eq!(machine.read("memory.pressure"), Ok(format!("some {none} total=0\nfull {none} total=0\n")));
 }
 

@@ -5,6 +5,7 @@
 //! - [`records`]: lists of directories.
 //! - [`walk`]: along a path, through the directories of one file system.
 //! - [`request`]: what the kernel asks, and what a server answers.
+//! - [`trigger`]: what is written to files of memory pressure.
 
 #![no_std]
 
@@ -12,5 +13,6 @@ extern crate alloc;
 
 pub mod records;
 pub mod request;
+pub mod trigger;
 pub mod walk;
 pub mod who;

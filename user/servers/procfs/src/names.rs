@@ -33,6 +33,8 @@ pub enum Fixed {
     Secret(Written),
     /// A file that root may write.
     Setting(Written, Set),
+    /// A file with this text about the machine's pressure; everybody may set triggers.
+    Trigger(Written),
     /// A file that only root may write, and nobody reads.
     Order(Set),
 }
@@ -67,7 +69,7 @@ pub const FIXED: &[(&str, &str, Fixed)] = &[
     ("", "vmallocinfo", Fixed::Secret(machine::vmallocinfo)),
     ("", "vmstat", Fixed::File(machine::vmstat)),
     ("", "zoneinfo", Fixed::File(machine::zoneinfo)),
-    ("pressure", "memory", Fixed::File(machine::pressure)),
+    ("pressure", "memory", Fixed::Trigger(machine::pressure)),
     ("sys", "fs", Fixed::Directory("sys/fs")),
     ("sys", "kernel", Fixed::Directory("sys/kernel")),
     ("sys", "vm", Fixed::Directory("sys/vm")),
@@ -311,6 +313,11 @@ impl Node {
         }
     }
 
+    /// Whether writing to it sets a trigger.
+    pub fn takes_triggers(self) -> bool {
+        matches!(self, Self::Fixed(at) if matches!(FIXED[at].2, Fixed::Trigger(_)))
+    }
+
     /// Its type and permissions, but that those of a descriptor's link depend on the descriptor.
     pub fn mode(self) -> u32 {
         match self {
@@ -320,6 +327,7 @@ impl Node {
                 Fixed::File(_) => mode::REG | 0o444,
                 Fixed::Secret(_) => mode::REG | 0o400,
                 Fixed::Setting(..) => mode::REG | 0o644,
+                Fixed::Trigger(_) => mode::REG | 0o666,
                 Fixed::Order(_) => mode::REG | 0o200,
             },
             Self::Process(_) | Self::Tasks(_) | Self::Task(..) | Self::Infos(_) | Self::One(..) => mode::DIR | 0o555,

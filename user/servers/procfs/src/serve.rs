@@ -5,9 +5,10 @@ use alloc::string::String;
 
 use quire_abi::Errno;
 use quire_abi::flags::Open;
-use quire_abi::names::{held, op, statfs};
+use quire_abi::names::{held, node as said, op, statfs};
 use quire_fs::records::Records;
 use quire_fs::request::{Answer, Found, Request};
+use quire_fs::trigger;
 use quire_fs::walk::{Names, Walked, walk};
 use quire_fs::who::{Identity, READ, WRITE, Who};
 
@@ -25,6 +26,9 @@ const SYSFS: u64 = 0x6265_6572;
 
 /// What lstat says of the length of links that are none by their text.
 const LINK_SIZE: u64 = 64;
+
+/// The key of the root of control groups, whose pressure is the machine's.
+const MACHINE: u64 = 0;
 
 /// Does what is asked; `room` is that of window 1.
 pub fn serve(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, room: usize) -> Answer {
@@ -96,7 +100,7 @@ fn found(tree: &Tree<'_>, node: Node, subject: Option<&Subject<'_>>) -> Answer {
     let links = if tree.is_dir(node) { 2 } else { 1 };
     let found = Found {
         number: node.number(),
-        mode: owned.mode,
+        mode: owned.mode | if node.takes_triggers() { said::TRIGGER } else { 0 },
         links,
         user: owned.user,
         group: owned.group,
@@ -195,7 +199,9 @@ fn read(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, node: Node, r
     // (An error is that there is no more room.)
     let _ = match (node, &subject) {
         (Node::Fixed(at), _) => match FIXED[at].2 {
-            Fixed::File(text) | Fixed::Secret(text) | Fixed::Setting(text, _) => text(facts, &mut out),
+            Fixed::File(text) | Fixed::Secret(text) | Fixed::Setting(text, _) | Fixed::Trigger(text) => {
+                text(facts, &mut out)
+            }
             Fixed::Order(_) => return Err(Errno::EACCES),
             _ => return Err(Errno::EISDIR),
         },
@@ -239,6 +245,7 @@ fn write(tree: &Tree<'_>, request: &Request<'_>, node: Node) -> Result<Answer, E
     match (node, subject) {
         (Node::Fixed(at), _) => match FIXED[at].2 {
             Fixed::Setting(_, set) | Fixed::Order(set) => set(tree.0, request.text)?,
+            Fixed::Trigger(_) => return trigger::answer(request.text, &asker, MACHINE),
             _ => return Err(Errno::EINVAL),
         },
         (node, Some(subject)) => {

@@ -558,6 +558,12 @@ fn what_moves_to_another_node_stays_within_reach() {
     let highest = ZoneKind::COUNT - 1;
     let mut freed = rig.sim.pages().reclaim(0, highest, 64);
     assert!(reclaim.counts(0).1 > 64, "{:?}", reclaim.counts(0));
+    // (What has become hot or cold since the round is counted with the whole, not with the generations.)
+    let view = reclaim.view(0).unwrap();
+    let by_age: usize = view.hot_by_age.iter().sum();
+    assert!(
+        view.rounds > 0 && (1..=PAGES).contains(&by_age) && view.hot_by_age[view.generations..].iter().all(|n| *n == 0)
+    );
     Sim::set_cpu(1);
     for page in 0..PAGES {
         let pte = mm.entry(UserAddr::new(at + page * PAGE));

@@ -1,0 +1,220 @@
+//! Triggers of memory pressure: what a file of a server's has that a program may write a threshold to, and then wait for in poll (docs/pressure.md).
+//!
+//! The server says what was written; the kernel keeps it, for the open file, and a thread of its own [looks](Window::look) at the pressure of
+//! each trigger's group, ten times a window while there are stalls. It sleeps while there are none: the first stall in a group of which somebody
+//! [rests](quire_mm::cgroup::Groups::look) wakes it, so that a machine without triggers pays a look at a flag for each stall, and nothing else.
+//!
+//! Lock order: the list of triggers and the window of one ([`Rank::Triggers`]) are never held together; no other lock is taken under them.
+
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter};
+use quire_abi::Errno;
+use quire_abi::layout::poll;
+use quire_abi::pressure::trigger;
+use quire_mm::cgroup::Key;
+use quire_mm::fallible::KArc;
+use quire_mm::psi::window::Window;
+use quire_mm::sync::Rank;
+
+use super::source::Source;
+use crate::arch::{cpu, timer};
+use crate::task::point::resched_point;
+use crate::task::thread;
+use crate::task::wait::{self, Sleep, WaitQueue};
+use crate::vm::{Cpu, GROUPS, SpinLock};
+
+/// What a poll finds.
+mod state {
+    /// Nothing was written yet: as on Linux, an error.
+    pub const UNSET: u8 = 0;
+    /// Nothing has happened.
+    pub const QUIET: u8 = 1;
+    /// The threshold was passed, and nobody was told.
+    pub const TOLD: u8 = 2;
+    /// The group is no more.
+    pub const GONE: u8 = 3;
+}
+
+/// What is waited for.
+#[derive(Clone, Copy)]
+struct Watch {
+    group: Key,
+    is_full: bool,
+    window: Window,
+}
+
+/// See the module.
+pub struct Trigger {
+    watch: SpinLock<Option<Watch>>,
+    state: AtomicU8,
+    /// Those who wait.
+    pub source: Source,
+    /// Belongs to the list.
+    link: RBTreeLink,
+}
+
+// SAFETY: the link is touched under the list's lock only; the rest is `Sync`.
+unsafe impl Sync for Trigger {}
+// SAFETY: as above.
+unsafe impl Send for Trigger {}
+
+intrusive_adapter!(InList = UnsafeRef<Trigger>: Trigger { link => RBTreeLink });
+
+impl KeyAdapter<'_> for InList {
+    type Key = usize;
+    fn get_key(&self, trigger: &Trigger) -> usize {
+        core::ptr::from_ref(trigger).addr()
+    }
+}
+
+struct List(RBTree<InList>);
+
+// SAFETY: links are touched under the lock only.
+unsafe impl Send for List {}
+
+/// Triggers that were set, by their addresses. It has no counts of them: they leave it when they end.
+static LIST: SpinLock<List> = SpinLock::new(Cpu, Rank::Triggers, List(RBTree::new(InList::NEW)));
+static WORK: WaitQueue = WaitQueue::new();
+static IS_ASKED: AtomicBool = AtomicBool::new(false);
+
+impl Trigger {
+    /// One that is not set.
+    pub fn new() -> Result<KArc<Self>, Errno> {
+        Ok(KArc::try_new(Self {
+            watch: SpinLock::new(Cpu, Rank::Triggers, None),
+            state: AtomicU8::new(state::UNSET),
+            source: Source::new(),
+            link: RBTreeLink::new(),
+        })?)
+    }
+
+    /// Whether it was set: that can be done once.
+    pub fn is_set(&self) -> bool {
+        self.state.load(Ordering::Acquire) != state::UNSET
+    }
+
+    /// Sets it to what a server has found in a text. EBUSY if it was set, ENODEV if the group is no more, EIO for what no server says.
+    pub fn set(&self, group: u64, is_full: bool, threshold: u64, size: u64) -> Result<(), Errno> {
+        const NANOSECONDS: u64 = 1000;
+        if !trigger::is_sound(threshold, size) {
+            return Err(Errno::EIO);
+        }
+        let group = Key(group);
+        let (totals, _) = GROUPS.look(group, timer::now_ns(), false).ok_or(Errno::ENODEV)?;
+        let window = Window::new(threshold * NANOSECONDS, size * NANOSECONDS, totals[usize::from(is_full)]);
+        {
+            let mut watch = self.watch.lock();
+            if watch.is_some() {
+                return Err(Errno::EBUSY);
+            }
+            *watch = Some(Watch { group, is_full, window });
+            self.state.store(state::QUIET, Ordering::Release);
+        }
+        // SAFETY: `drop` takes it out.
+        LIST.lock().0.insert(unsafe { UnsafeRef::from_raw(self) });
+        ask();
+        Ok(())
+    }
+
+    /// Its events, beside those that such a file always has.
+    pub fn ready(&self) -> u16 {
+        match self.state.load(Ordering::Acquire) {
+            state::QUIET => 0,
+            state::TOLD => poll::PRI,
+            _ => poll::PRI | poll::ERR,
+        }
+    }
+
+    /// A program is about to be told of an event: whether it is the one that hears of it.
+    pub fn take(&self) -> bool {
+        let taken = self.state.compare_exchange(state::TOLD, state::QUIET, Ordering::AcqRel, Ordering::Acquire);
+        !matches!(taken, Err(state::QUIET))
+    }
+
+    /// Looks at the group's pressure, if that is due; when it will be again.
+    fn look(&self) -> Option<u64> {
+        let mut watch = (*self.watch.lock()).filter(|_| self.state.load(Ordering::Relaxed) != state::GONE)?;
+        let now = timer::now_ns();
+        if watch.window.due().is_some_and(|due| now < due) {
+            return watch.window.due();
+        }
+        let Some((totals, is_stalled)) = GROUPS.look(watch.group, now, watch.window.is_quiet()) else {
+            self.tell(state::GONE, poll::PRI | poll::ERR);
+            return None;
+        };
+        if watch.window.look(now, totals[usize::from(watch.is_full)], is_stalled) {
+            self.tell(state::TOLD, poll::PRI);
+        }
+        // (Nobody else changes it once it is set.)
+        *self.watch.lock() = Some(watch);
+        watch.window.due()
+    }
+
+    fn tell(&self, state: u8, events: u16) {
+        self.state.store(state, Ordering::Release);
+        self.source.wake(events);
+    }
+}
+
+impl Drop for Trigger {
+    fn drop(&mut self) {
+        let mut list = LIST.lock();
+        if self.link.is_linked() {
+            // SAFETY: a linked trigger is in this list, whose lock is held.
+            let _ = unsafe { list.0.cursor_mut_from_ptr(self).remove() };
+        }
+    }
+}
+
+/// A stall that somebody has waited for has begun, or a group is gone: the thread looks at all triggers. Under any lock below that of the wait queues.
+pub fn ask() {
+    IS_ASKED.store(true, Ordering::Relaxed);
+    WORK.wake_one();
+}
+
+/// Starts the thread that looks.
+pub fn start() -> Result<(), Errno> {
+    thread::start_kernel(serve)
+}
+
+/// The thread is not asked more often than this, in nanoseconds: less than the shortest tenth of a window.
+const LEAST: u64 = 10_000_000;
+
+extern "C" fn serve(_: usize) -> ! {
+    cpu::irq_enable();
+    let mut due = None;
+    loop {
+        // (A thread of no process is neither killed nor sent signals.)
+        let is_asked = || IS_ASKED.swap(false, Ordering::Relaxed).then_some(());
+        let _ = WORK.wait_until(Sleep::Killable, due, is_asked);
+        due = look_at_all();
+        let _ = wait::sleep_until(timer::now_ns() + LEAST);
+    }
+}
+
+/// Looks at each trigger; when the next one is due.
+fn look_at_all() -> Option<u64> {
+    let (mut due, mut last) = (None, 0);
+    while let Some(trigger) = next(last) {
+        last = KArc::as_ptr(&trigger).addr();
+        due = [due, trigger.look()].into_iter().flatten().min();
+        drop(trigger);
+        let _ = resched_point(Sleep::Killable);
+    }
+    due
+}
+
+/// The first one behind an address, that is not about to end.
+fn next(last: usize) -> Option<KArc<Trigger>> {
+    let list = LIST.lock();
+    let mut cursor = list.0.lower_bound(Bound::Excluded(&last));
+    while let Some(trigger) = cursor.get() {
+        // SAFETY: it is in the list, whose lock is held, and leaves it before its memory is freed.
+        if let Some(trigger) = unsafe { KArc::upgrade(trigger) } {
+            return Some(trigger);
+        }
+        cursor.move_next();
+    }
+    None
+}
