@@ -9,6 +9,7 @@
 //! get their frames under it. Looking at a page may sleep, and is done without it.
 
 use super::Whose;
+use super::passed::Passed;
 use super::ring::Ring;
 use crate::addr::Pfn;
 use crate::buddy::PAGEBLOCK_PAGES;
@@ -24,6 +25,8 @@ pub(super) const FRESH: u8 = 1;
 pub(super) const WATCHED: u8 = 2;
 /// Cannot leave: locked, or incompressible. Looked at again after [`KEPT_FOR`] rounds of the hand.
 pub(super) const KEPT: u8 = 3;
+/// Given up by its program.
+pub(super) use crate::page::GIVEN_UP;
 /// The first of the lists of hot pages, one for each generation.
 const HOT: u8 = 8;
 
@@ -75,6 +78,8 @@ pub(super) struct Policy {
     returned: Ring,
     /// Pages of groups that were removed, which are this one's now.
     strangers: Ring,
+    /// Pages that were given up.
+    given_up: Passed,
     /// The wanted number of cold pages.
     cold: usize,
     /// What was allocated to programs before a round that has met no page of theirs.
@@ -101,6 +106,7 @@ impl Policy {
         oldest: Ring::NONE,
         returned: Ring::NONE,
         strangers: Ring::NONE,
+        given_up: Passed::NONE,
         cold: 0,
         barren: None,
         clock: 0,
@@ -117,6 +123,7 @@ impl Policy {
             oldest: Ring::new(REMEMBERED)?,
             returned: Ring::new(REMEMBERED)?,
             strangers: Ring::new(REMEMBERED)?,
+            given_up: Passed::new(pages + STRIDE)?,
             ..Self::NONE
         })
     }
@@ -160,11 +167,15 @@ impl Policy {
 
     /// Frames that the queues have.
     pub fn frames(&self) -> usize {
-        [&self.fresh, &self.watched, &self.oldest, &self.returned, &self.strangers].map(Ring::frames).iter().sum()
+        let rings = [&self.fresh, &self.watched, &self.oldest, &self.returned, &self.strangers];
+        rings.map(Ring::frames).iter().sum::<usize>() + self.given_up.frames()
     }
 
     /// Empties the queues, some of them at a time; `false` when all are empty.
     pub fn forget_some<M: Machine>(&mut self, machine: M) -> bool {
+        if self.given_up.forget_some(machine) {
+            return true;
+        }
         let rings = [&mut self.fresh, &mut self.watched, &mut self.oldest, &mut self.returned, &mut self.strangers];
         let Some(ring) = rings.into_iter().find(|ring| ring.len() != 0) else { return false };
         ring.pop_if(machine, |_| false);
@@ -271,6 +282,17 @@ impl Policy {
     /// A page whose group was removed.
     pub fn take_stranger<M: Machine>(&mut self, machine: M) -> Option<Pfn> {
         self.strangers.pop(machine)
+    }
+
+    /// Queues a page that was given up, if it still is.
+    #[inline]
+    pub fn queue_given_up<M: Machine>(&mut self, machine: M, pfn: Pfn) {
+        self.given_up.add(machine, pfn);
+    }
+
+    /// A page that was given up; from now on it is queued no more.
+    pub fn take_given_up<M: Machine>(&mut self, machine: M) -> Option<Pfn> {
+        self.given_up.take(machine)
     }
 
     /// Makes the queue longer or shorter after the test of a page that has come back.
