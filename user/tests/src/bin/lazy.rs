@@ -66,6 +66,8 @@ fn main() -> i32 {
 }
 
 fn freed(checks: &mut Checks) {
+    // Without swap, what was written stays.
+    let leaves = info::sysinfo().is_ok_and(|system| system.totalswap != 0) && is_quire() && !is_short();
     let at = filled(9);
     checks.eq(advise(at, LEN, madv::FREE), Ok(()), "pages are given up");
     checks.ok(given_up(at) == PAGES || is_short(), "all of them");
@@ -74,7 +76,7 @@ fn freed(checks: &mut Checks) {
     (0..PAGES).step_by(2).for_each(|page| poke(at + page * PAGE, 5));
     checks.ok(given_up(at) == PAGES / 2 || is_short() || !is_quire(), "half of them are written, and stay");
     checks.eq(advise(at, LEN, madv::PAGEOUT), Ok(()), "all go");
-    checks.ok(resident(at) == 0 || is_short() || !is_quire(), "none is in memory");
+    checks.ok(resident(at) == 0 || !leaves, "none is in memory");
     checks.eq(count(at, 5), PAGES / 2, "what was written afterwards comes back");
     checks.ok(count(at, 0) == PAGES / 2 || !is_quire(), "the others are zeros");
     (0..PAGES).for_each(|page| poke(at + page * PAGE, 3));

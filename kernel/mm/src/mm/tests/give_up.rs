@@ -163,6 +163,20 @@ fn what_was_written_again_is_as_any_other_page() {
 }
 
 #[test]
+fn without_swap_only_what_was_given_up_goes() {
+    let rig = Rig::new(16);
+    let mm = rig.space();
+    let at = filled(&rig, &mm, 2);
+    free(&mm, at, 1);
+    assert_eq!(mm.advise(at, 2 * PAGE, madv::PAGEOUT), Ok(()));
+    assert_eq!(out(&rig, &mm, at + PAGE), Err(Stays::NoSwap));
+    assert_eq!((rig.read(&mm, at), rig.read(&mm, at + PAGE)), (Ok(0), Ok(2)));
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced();
+}
+
+#[test]
 fn what_is_needed_is_brought_in_without_a_fault() {
     let (rig, _) = machine(16);
     let mm = rig.space();
