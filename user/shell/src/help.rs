@@ -48,11 +48,7 @@ pub const GROUPS: &[(&str, &[Entry])] = &[
             entry("pmap", "[PID]", "a process's mappings: resident, referenced and dirty pages of each"),
             entry("slabinfo", "", "the kernel's slab caches"),
             entry("slabtop", "[-d SECONDS] [-o]", "the slab caches, largest first, again and again; q ends it"),
-            entry(
-                "swapout",
-                "PID...",
-                "takes the private memory of processes out; they go on, and get back what they need",
-            ),
+            entry("swapout", "PID...", "takes processes' memory out; what they need comes back"),
             entry("vmallocinfo", "", "the areas of the kernel's vmalloc range"),
             entry(
                 "vmstat",
