@@ -228,6 +228,8 @@ pub struct AreaInfo {
     pub shared_dirty: u64,
     /// In swap (Swap).
     pub swapped: u64,
+    /// Given up by MADV_FREE, and not written since (LazyFree).
+    pub lazy_free: u64,
     /// [`vma`].
     pub flags: u32,
     /// 0.
@@ -248,6 +250,7 @@ impl AreaInfo {
         self.shared_clean += part.shared_clean;
         self.shared_dirty += part.shared_dirty;
         self.swapped += part.swapped;
+        self.lazy_free += part.lazy_free;
     }
 
     /// Pages that were written, private and shared.
@@ -271,6 +274,7 @@ impl Default for AreaInfo {
             shared_clean: 0,
             shared_dirty: 0,
             swapped: 0,
+            lazy_free: 0,
             flags: 0,
             pad: 0,
             name: [0; 64],
@@ -298,5 +302,5 @@ pod! {
     CmaInfo = 5 * 8;
     ListsInfo = (6 + 2 * GENERATIONS) * 8;
     SwapInfo = 6 * 8;
-    AreaInfo = 12 * 8 + 4 + 4 + 64;
+    AreaInfo = 12 * 8 + 4 + 4 + 64 + 8;
 }

@@ -76,6 +76,10 @@ events! {
     SwapOut = "pswpout",
     /// Pages that came back from swap.
     SwapIn = "pswpin",
+    /// Pages that programs have given up (MADV_FREE).
+    LazyFree = "pglazyfree",
+    /// Those of them that were freed under pressure.
+    LazyFreed = "pglazyfreed",
     /// Pages of paged files that were brought in.
     PagedIn = "pgpgin_pages",
     /// Pages of paged files that were taken out of memory.

@@ -136,6 +136,8 @@ pub const INDEX_BITS: u32 = 40;
 const INDEX_HIGH_SHIFT: u32 = 24;
 const LIST_SHIFT: u32 = 12;
 const LIST_MASK: u64 = 0xf << LIST_SHIFT;
+/// The list of reclaim with pages that their program has given up (MADV_FREE), and that are to be queued. The next two have those that are.
+pub(crate) const GIVEN_UP: u8 = 4;
 /// The bit of lists that are no queue.
 const UNQUEUED: u8 = 8;
 /// In a `Free` head the list's migrate type takes the place of the flags.
@@ -226,6 +228,14 @@ impl Page {
     #[inline]
     pub(crate) fn change_list(&self, from: u8, to: u8) -> bool {
         self.head.exchange(LIST_MASK, u64::from(from) << LIST_SHIFT, u64::from(to) << LIST_SHIFT)
+    }
+
+    /// Moves the page, of which the caller has a reference, to the list of those that were given up; `false` if it is there, or queued.
+    #[inline]
+    pub(crate) fn give_up(&self) -> bool {
+        const FIRST: u64 = (GIVEN_UP as u64) << LIST_SHIFT;
+        const LAST: u64 = FIRST + (2 << LIST_SHIFT);
+        self.head.set_unless(LIST_MASK, FIRST, LAST, FIRST)
     }
 
     /// A new page of user memory in place of `old`, which nobody else can change, is what that is for reclaim; but without `keeps_list`, or if

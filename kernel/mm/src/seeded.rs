@@ -228,6 +228,12 @@ pub enum Bug {
     FailedSwapInKeepsSlot,
     /// An object that cannot index a page leaks it.
     FailedIndexLosesPage,
+    /// A page that goes out is dropped though it was written since it was given up.
+    OutDropsWrittenPage,
+    /// A CPU may write to a page that was given up, and leave no trace.
+    GiveUpForgetsFlush,
+    /// A page in swap that is given up keeps its slot.
+    GiveUpLeaksSlot,
 }
 
 impl Bug {
@@ -259,7 +265,7 @@ impl Bug {
     ];
 
     /// All others.
-    pub const ALL: [Self; 60] = [
+    pub const ALL: [Self; 63] = [
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,
         Self::CopyKeepsReference,
@@ -320,6 +326,9 @@ impl Bug {
         Self::RemoveFreesSlotTwice,
         Self::ObjectOutLosesPage,
         Self::BringInLeaksSlot,
+        Self::OutDropsWrittenPage,
+        Self::GiveUpForgetsFlush,
+        Self::GiveUpLeaksSlot,
     ];
 }
 

@@ -58,6 +58,7 @@ pub const GROUPS: &[(&str, &[Entry])] = &[
             ),
             entry("slabinfo", "", "the kernel's slab caches"),
             entry("slabtop", "[-d SECONDS] [-o]", "the slab caches, largest first, again and again; q ends it"),
+            entry("swapout", "PID...", "takes processes' memory out; what they need comes back"),
             entry("vmallocinfo", "", "the areas of the kernel's vmalloc range"),
             entry(
                 "vmstat",

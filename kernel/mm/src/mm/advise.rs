@@ -14,7 +14,7 @@ use crate::vma::VmFlags;
 
 /// The effect of an advice on each area.
 enum Advice {
-    /// No effect: there is no read-ahead to start, and no core dump to exclude memory from.
+    /// No effect: there is no core dump to exclude memory from.
     Hint,
     /// Pages become old, so that reclaim takes them first. Refused for locked memory.
     Cold,
@@ -22,8 +22,12 @@ enum Advice {
     PageOut,
     /// Changes flags.
     Flags { set: VmFlags, clear: VmFlags },
-    /// Pages are dropped: only anonymous private ones if `anon_only`, and locked ones too if `even_locked`.
-    Drop { anon_only: bool, even_locked: bool },
+    /// Pages are dropped, locked ones too if `even_locked`.
+    Drop { even_locked: bool },
+    /// Pages may be dropped until they are written again: only private anonymous ones. Refused for locked memory.
+    GiveUp,
+    /// Pages that are not in memory are brought in.
+    Need,
     /// Pages are brought in.
     Populate(Populate),
     /// Pages go from the object, and so for all who map it.
@@ -39,10 +43,11 @@ fn advice(value: i32) -> Option<Advice> {
         madv::NORMAL => Advice::Flags { set: none, clear: order },
         madv::RANDOM => Advice::Flags { set: VmFlags::RANDOM, clear: order },
         madv::SEQUENTIAL => Advice::Flags { set: VmFlags::SEQUENTIAL, clear: order },
-        madv::WILLNEED | madv::DONTDUMP | madv::DODUMP => Advice::Hint,
-        madv::DONTNEED => Advice::Drop { anon_only: false, even_locked: false },
-        madv::DONTNEED_LOCKED => Advice::Drop { anon_only: false, even_locked: true },
-        madv::FREE => Advice::Drop { anon_only: true, even_locked: false },
+        madv::DONTDUMP | madv::DODUMP => Advice::Hint,
+        madv::WILLNEED => Advice::Need,
+        madv::DONTNEED => Advice::Drop { even_locked: false },
+        madv::DONTNEED_LOCKED => Advice::Drop { even_locked: true },
+        madv::FREE => Advice::GiveUp,
         madv::DONTFORK => Advice::Flags { set: VmFlags::DONTFORK, clear: none },
         madv::DOFORK => Advice::Flags { set: none, clear: VmFlags::DONTFORK },
         madv::WIPEONFORK => Advice::Flags { set: VmFlags::WIPEONFORK, clear: none },
@@ -60,7 +65,7 @@ fn advice(value: i32) -> Option<Advice> {
 
 impl<M: Machine> Mm<M> {
     /// Applies an advice to a range: madvise's semantics and errors. Areas before the first refusal have been changed;
-    /// holes are skipped, and the result is then ENOMEM. MADV_FREE frees at once, which its contract allows.
+    /// holes are skipped, and the result is then ENOMEM.
     pub fn advise(&self, addr: usize, len: usize, value: i32) -> Result<(), Errno> {
         let start = UserAddr::new(addr);
         let advice = advice(value).ok_or(Errno::EINVAL)?;
@@ -98,6 +103,9 @@ impl<M: Machine> Mm<M> {
                 _ => error,
             },
         )?;
+        if let Advice::Need = advice {
+            self.bring_in_range(start, end);
+        }
         if hole { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
@@ -142,7 +150,7 @@ impl<M: Machine> Mm<M> {
     ) -> Result<(), Errno> {
         let locked = flags.contains(VmFlags::LOCKED);
         match *advice {
-            Advice::Hint | Advice::Populate(_) | Advice::Remove | Advice::PageOut => Ok(()),
+            Advice::Hint | Advice::Need | Advice::Populate(_) | Advice::Remove | Advice::PageOut => Ok(()),
             Advice::Cold if locked => Err(Errno::EINVAL),
             Advice::Cold => {
                 // One invalidation for the range, as on Linux (which goes without it when it samples single pages), so
@@ -156,8 +164,13 @@ impl<M: Machine> Mm<M> {
             }
             Advice::Flags { set, .. } if set.contains(VmFlags::WIPEONFORK) && !anon => Err(Errno::EINVAL),
             Advice::Flags { set, clear } => self.change_flags(areas, start, end, (flags - clear) | set, supply),
-            Advice::Drop { anon_only, even_locked } => {
-                if locked && !even_locked || anon_only && !anon {
+            Advice::GiveUp if locked || !anon => Err(Errno::EINVAL),
+            Advice::GiveUp => {
+                self.give_up(start, end);
+                Ok(())
+            }
+            Advice::Drop { even_locked } => {
+                if locked && !even_locked {
                     return Err(Errno::EINVAL);
                 }
                 let kept = if seeded!(AdviceForgetsLastPage) && end - start > PAGE_SIZE { PAGE_SIZE } else { 0 };

@@ -46,7 +46,8 @@ impl<M: Machine> Mm<M> {
             }
             (from, to) = (from.min(k), k + 1);
             if pte.addr().pfn() == pfn {
-                is_used |= first + k == own;
+                // (Nobody needs what was given up, though it was in use until then.)
+                is_used |= first + k == own && !pte.is_given_up();
             } else {
                 // The entry has a reference.
                 frame::page(self.machine, pte.addr().pfn()).set_flags(PageFlags::REFERENCED);

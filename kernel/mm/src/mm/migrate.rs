@@ -194,15 +194,15 @@ fn move_object<M: Machine>(machine: M, page: &Page, this: &Move, new: Pfn) -> Re
 
 impl<M: Machine> Mm<M> {
     /// Makes the entry for `addr` a migration entry, if it maps the page that `this` moves, of which the caller has a
-    /// reference. The areas are locked for reading. With `look` the entry becomes old, and the result is whether it was young.
-    pub(super) fn set_aside(&self, addr: UserAddr, this: &Move, look: bool) -> bool {
+    /// reference; returns what it was. The areas are locked for reading. With `look` the entry becomes old.
+    pub(super) fn set_aside(&self, addr: UserAddr, this: &Move, look: bool) -> Option<Pte> {
         let pfn = this.old();
-        let Some(leaf) = self.tables.walk(addr) else { return false };
+        let leaf = self.tables.walk(addr)?;
         let i = index(addr.get(), 3);
         let mut guard = leaf.lock();
         let pte = guard.get(i);
         if !pte.is_present() || pte.addr().pfn() != pfn {
-            return false;
+            return None;
         }
         let was = guard.take(i);
         let kind = was.owner_kind(self.machine);
@@ -218,7 +218,7 @@ impl<M: Machine> Mm<M> {
         // Nobody looks at the pages that were brought in ahead of it any more.
         self.uncharge(Counts { ahead: was.ahead(), ..Counts::default() });
         Release::new(self.machine).page(pfn);
-        look && was.is_young()
+        Some(was)
     }
 
     /// Makes the entry for `addr`, in `vma`, a present one for `frame`, if it is a migration entry of the page that `this`

@@ -74,11 +74,24 @@ impl<M: Machine> Mm<M> {
     /// meanwhile, so the caller must look everything up again.
     #[cold]
     pub(super) fn bring_back(&self, addr: UserAddr) -> Result<(), FaultError> {
+        if self.bring(addr)? {
+            self.machine.note_major_fault();
+        }
+        Ok(())
+    }
+
+    /// As [`Mm::bring_back`], where nobody waits for the page.
+    pub(super) fn bring_back_early(&self, addr: UserAddr) -> Result<(), FaultError> {
+        self.bring(addr).map(drop)
+    }
+
+    /// Whether the page was read.
+    fn bring(&self, addr: UserAddr) -> Result<bool, FaultError> {
         let swap = self.machine.spaces().swap();
         let i = index(addr.get(), 3);
         let (pte, slot) = {
             let areas = self.areas.read();
-            let Some(leaf) = self.tables.walk(addr) else { return Ok(()) };
+            let Some(leaf) = self.tables.walk(addr) else { return Ok(false) };
             let guard = leaf.lock();
             let pte = guard.get(i);
             match pte.kind() {
@@ -87,24 +100,22 @@ impl<M: Machine> Mm<M> {
                     drop(areas);
                     wait_for_move(self.machine, old.pfn());
                     self.drop_left_over(addr, pte);
-                    return Ok(());
+                    return Ok(false);
                 }
                 Some(NonPresent::Swap(swapped)) => {
                     // Keeps the slot from being freed until it has been read.
                     swap.share(swapped.slot);
                     (pte, swapped.slot)
                 }
-                None => return Ok(()),
+                None => return Ok(false),
                 Some(NonPresent::None | NonPresent::Marker(_)) => {
                     drop(guard);
                     let backing = areas.tree.find(addr).and_then(|vma| vma.backing_at(addr));
                     drop(areas);
-                    if let Some(backing) = backing
-                        && backing.object.bring_in(backing.index)?
-                    {
-                        self.machine.note_major_fault();
-                    }
-                    return Ok(());
+                    return match backing {
+                        Some(backing) => Ok(backing.object.bring_in(backing.index)?),
+                        None => Ok(false),
+                    };
                 }
             }
         };
@@ -117,15 +128,16 @@ impl<M: Machine> Mm<M> {
             done.map(|()| pfn)
         });
         let done = read.map(|pfn| {
-            if self.put_back(addr, pte, pfn) {
+            let is_back = self.put_back(addr, pte, pfn);
+            if is_back {
                 self.machine.count(Event::SwapIn, 1);
-                self.machine.note_major_fault();
                 if !seeded!(SwapInLeaksSlot) {
                     swap.release(slot);
                 }
             } else {
                 frame::free(self.machine, pfn);
             }
+            is_back
         });
         if done.is_ok() || !seeded!(FailedSwapInKeepsSlot) {
             swap.release(slot);

@@ -4,6 +4,8 @@
 //! compresses them in place; then each migration entry becomes a swap entry, which is a user of the slot, and the frame
 //! is freed. Threads that need the page meanwhile wait for the end of the move, and bring it back.
 //!
+//! A page that its program has given up, and that nobody has written since, needs no slot: its entries become empty.
+//!
 //! That is a private page; object_out.rs has those of memory objects.
 
 use super::Mm;
@@ -14,7 +16,7 @@ use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
 use crate::event::Event;
 use crate::frame;
 use crate::mm::Machine;
-use crate::page::{Page, PageFlags, PageState};
+use crate::page::{GIVEN_UP, Page, PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, Swapped, index};
 use crate::rmap::Release;
 use crate::spaces::Move;
@@ -32,6 +34,8 @@ pub struct Out {
     pub even_raw: bool,
     /// It stays if it was used since the last look at it.
     pub if_unused: bool,
+    /// It stays if its contents are needed.
+    pub if_given_up: bool,
 }
 
 /// Moves the page of user memory at `pfn` to swap, and frees its frame. No lock is held, and the call may sleep.
@@ -62,6 +66,10 @@ pub(crate) fn isolated_out<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: O
         let slot = moves.during(pfn, |this| move_to_slot(machine, page, this, out))?;
         page.end_isolation();
         Release::new(machine).frozen_anon(pfn);
+        let Some(slot) = slot else {
+            machine.count(Event::LazyFreed, 1);
+            return Ok(());
+        };
         // (If all entries were removed meanwhile, that frees the slot.)
         if !seeded!(SwapOutKeepsSlot) {
             machine.spaces().swap().release(slot);
@@ -80,16 +88,20 @@ pub(crate) fn isolated_out<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: O
     Ok(())
 }
 
-/// Makes all entries of the page entries of a slot, of which the caller is a user. Afterwards the page is frozen. On an
-/// error all is as before.
-fn move_to_slot<M: Machine>(machine: M, page: &Page, this: &Move, out: Out) -> Result<Slot, Stays> {
+/// Makes all entries of the page entries of a slot, of which the caller is a user; or empties them, if the page was given up: there is no
+/// slot then. Afterwards the page is frozen. On an error all is as before.
+fn move_to_slot<M: Machine>(machine: M, page: &Page, this: &Move, out: Out) -> Result<Option<Slot>, Stays> {
     let pfn = this.old();
-    let (mut is_locked, mut is_used) = (false, false);
+    let (mut is_locked, mut is_used, mut is_needed) = (false, false, false);
     // (A mapping that this misses has a reference, by which the freeze fails.)
     walk(machine, pfn, Some(1), |mm, vma, addr| {
         is_locked |= vma.flags.contains(VmFlags::LOCKED);
-        if !is_locked {
-            is_used = mm.set_aside(addr, this, out.if_unused);
+        if !is_locked && let Some(was) = mm.set_aside(addr, this, out.if_unused) {
+            // (What `was` says is final: nobody writes to the page through this entry any more.)
+            let drops_written = seeded!(OutDropsWrittenPage) && page.list() == GIVEN_UP;
+            let needs = !was.is_given_up() && !drops_written || vma.backing.is_some();
+            is_needed |= needs;
+            is_used = needs && (out.if_given_up || out.if_unused && was.is_young());
         }
         !is_locked && !is_used
     });
@@ -102,11 +114,17 @@ fn move_to_slot<M: Machine>(machine: M, page: &Page, this: &Move, out: Out) -> R
             _ => Stays::Held,
         });
     }
+    // All entries that there were are set aside, and copies of them say the same. None of their spaces has written the page since it was
+    // given up.
+    if !is_needed {
+        for_each_entry_of(machine, this, |mm, _, addr| mm.replace_aside(addr, this, None));
+        return Ok(None);
+    }
     match machine.spaces().swap().write(pfn.addr(), out.even_raw, page.control_group()) {
         Ok(slot) => {
             let pte = Pte::non_present(NonPresent::Swap(Swapped { slot, shadow: out.shadow }));
-            for_each_entry_of(machine, this, |mm, _, addr| mm.enter_slot(addr, this, slot, pte));
-            Ok(slot)
+            for_each_entry_of(machine, this, |mm, _, addr| mm.replace_aside(addr, this, Some((slot, pte))));
+            Ok(Some(slot))
         }
         Err(why) => {
             page.unfreeze(1);
@@ -120,9 +138,9 @@ fn move_to_slot<M: Machine>(machine: M, page: &Page, this: &Move, out: Out) -> R
 }
 
 impl<M: Machine> Mm<M> {
-    /// Makes the entry for `addr` the swap entry `pte` of the slot, if it is a migration entry of the anonymous page that
+    /// Makes the entry for `addr` the swap entry of a slot, or empty, if it is a migration entry of the anonymous page that
     /// `this` moves. The areas are locked for reading.
-    fn enter_slot(&self, addr: UserAddr, this: &Move, slot: Slot, pte: Pte) {
+    fn replace_aside(&self, addr: UserAddr, this: &Move, by: Option<(Slot, Pte)>) {
         let Some(leaf) = self.tables.walk(addr) else { return };
         let i = index(addr.get(), 3);
         let mut guard = leaf.lock();
@@ -130,11 +148,13 @@ impl<M: Machine> Mm<M> {
         if was.kind() != Some(NonPresent::Migration(this.old().addr())) || was.moved_kind() != Kind::Anon {
             return;
         }
-        if !seeded!(SwapOutForgetsUser) {
-            self.machine.spaces().swap().share(slot);
-        }
         guard.clear(i);
-        guard.fill(i, pte);
+        if let Some((slot, pte)) = by {
+            if !seeded!(SwapOutForgetsUser) {
+                self.machine.spaces().swap().share(slot);
+            }
+            guard.fill(i, pte);
+        }
         this.entry_replaced();
         drop(guard);
         if !seeded!(SwapOutStaysCharged) {

@@ -29,6 +29,8 @@ pub struct Usage {
     pub shared_clean: usize,
     /// With other holders, and written.
     pub shared_dirty: usize,
+    /// Given up by MADV_FREE, and not written since.
+    pub lazy_free: usize,
     /// Not in memory but in swap. A page of shared memory counts for each area that maps it.
     pub swapped: usize,
 }
@@ -55,6 +57,7 @@ impl Usage {
         self.resident += 1;
         self.referenced += pte.is_young() as usize;
         self.anon += (kind == Kind::Anon) as usize;
+        self.lazy_free += pte.is_given_up() as usize;
         let page = frame::page(machine, pte.addr().pfn());
         let (own, in_record) = match kind {
             Kind::Anon => (1, false),

@@ -107,6 +107,8 @@ impl<M: Machine> Mm<M> {
                 let is_told = !pte.is_writable() || pte.0 & (bits::DIRTY | bits::DBM) != 0;
                 assert!(is_told, "a writable entry at {va} that is not dirty");
                 let may_be_written = pte.is_writable() || pte.is_writable_clean();
+                let is_kept = !pte.is_given_up() || vma.is_some_and(|vma| vma.backing.is_none());
+                assert!(is_kept, "an anonymous page at {va} that is clean, in a mapping of an object");
                 let allowed = vma.is_some_and(|vma| !may_be_written || vma.flags.contains(VmFlags::WRITE));
                 assert!(allowed, "a writable entry at {va} in an area that is not");
             }

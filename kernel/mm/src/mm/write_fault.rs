@@ -140,7 +140,8 @@ impl<M: Machine> Mm<M> {
         }
         for i in first + 1..first + room(vma, addr).min(REUSE_AHEAD) {
             let pte = guard.get(i);
-            if !pte.is_present() || pte.is_writable() || !self.is_sole(pte) {
+            // (What was given up stays so until it is written.)
+            if !pte.is_present() || pte.is_writable() || !self.is_sole(pte) || !pte.is_dirty() {
                 break;
             }
             // The access flag is unchanged, since the page was not accessed.

@@ -133,6 +133,20 @@ impl Head {
         false
     }
 
+    /// Sets the bits under `mask`, which are not the count's, of a page that the caller holds to `new`, unless they are between `first` and
+    /// `last`: then `false`.
+    #[inline]
+    pub(super) fn set_unless(&self, mask: u64, first: u64, last: u64, new: u64) -> bool {
+        let mut head = self.load();
+        while !(first..=last).contains(&(head & mask)) {
+            match self.0.compare_exchange_weak(head, head & !mask | new, Relaxed, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => head = now,
+            }
+        }
+        false
+    }
+
     /// Drops a reference; `true` if it was the last one: then the caller owns the page.
     #[inline(always)]
     pub(super) fn put(&self) -> bool {

@@ -29,6 +29,12 @@ pub trait Reclaimer: Sync {
         0
     }
 
+    /// Programs have put these pages on the list of what they have given up: whatever is there by now, it is tried before others. The
+    /// caller holds no spin lock.
+    fn note_given_up(&self, pages: &[Pfn]) {
+        let _ = pages;
+    }
+
     /// Charges pages of control groups that were removed to those that they count for.
     fn adopt(&self) {}
 }
@@ -161,6 +167,12 @@ impl<M: Machine> PageAllocator<M> {
     pub fn reclaim_group(&self, group: u16, target: usize) -> usize {
         let reclaimer = self.pressure.0.lock().reclaimer;
         reclaimer.map_or(0, |reclaimer| reclaimer.reclaim_group(group, target))
+    }
+
+    /// Pages were given up: see [`Reclaimer::note_given_up`].
+    pub(crate) fn note_given_up(&self, pages: &[Pfn]) {
+        let reclaimer = self.pressure.0.lock().reclaimer;
+        reclaimer.inspect(|reclaimer| reclaimer.note_given_up(pages));
     }
 
     /// Charges pages of removed control groups anew: see [`Reclaimer::adopt`].

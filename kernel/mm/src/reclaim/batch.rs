@@ -5,7 +5,7 @@
 //! no queue, though its record says that it is watched: whatever becomes of it, [`Node::requeue`] puts it on another list, from which it
 //! is found again.
 
-use super::policy::{FRESH, KEPT, NEW, WATCHED};
+use super::policy::{FRESH, GIVEN_UP, KEPT, NEW, WATCHED};
 use super::{Choice, Machine, Node, Whose};
 use crate::addr::Pfn;
 use crate::frame;
@@ -39,11 +39,12 @@ struct Batch {
 impl<M: Machine> Node<M> {
     /// Takes `target` pages of a control group out of memory, that are in zones of the node up to `highest`; returns how many it could.
     pub(super) fn shrink(&self, whose: Whose, highest: usize, target: usize) -> usize {
-        if self.has_no_place(whose) || whose.id == 0 && self.is_barren() {
-            return 0;
+        let mut freed = self.drop_given_up(highest, target);
+        if freed >= target || self.has_no_place(whose) || whose.id == 0 && self.is_barren() {
+            return freed;
         }
         let mut batch = Batch { pages: [Chosen { pfn: Pfn(0), shadow: 0, done: None }; BATCH], len: 0, looked: 0 };
-        let (mut freed, mut tries) = (0, 0);
+        let mut tries = 0;
         // (What was freed counts, even if the thread is killed.)
         while freed < target && self.fill(whose, &mut batch, target - freed) {
             for chosen in &mut batch.pages[..batch.len] {
@@ -67,6 +68,30 @@ impl<M: Machine> Node<M> {
             }
         }
         self.requeue(whose, &mut batch);
+        freed
+    }
+
+    /// Frees pages that their programs have given up, at most `target`: nothing is lost with them, and no room in swap is needed. Whoever
+    /// needs memory takes one after the other, without the turn, since none has to be chosen.
+    pub(super) fn drop_given_up(&self, highest: usize, target: usize) -> usize {
+        let out = Out { if_given_up: true, ..Out::default() };
+        let mut freed = 0;
+        while freed < target && self.machine.resched_point().is_ok() {
+            let next = self.policy.lock().take_given_up(self.machine);
+            let Some(pfn) = next else { break };
+            let helps = self.machine.pages().zone_kind_of(pfn) <= highest;
+            let is_gone = helps
+                && self.isolated(pfn, GIVEN_UP, |page| {
+                    let is_gone = isolated_out(self.machine, page, pfn, out).is_ok();
+                    (is_gone, is_gone)
+                }) == Some(true);
+            if is_gone {
+                freed += 1;
+            } else {
+                // It was written meanwhile, or must stay for now: from now on it is as any other.
+                frame::page(self.machine, pfn).change_list(GIVEN_UP, NEW);
+            }
+        }
         freed
     }
 
@@ -99,7 +124,7 @@ impl<M: Machine> Node<M> {
         let (pfn, shadow) = (chosen.pfn, chosen.shadow);
         chosen.done = self.isolated(pfn, WATCHED, |page| {
             let helps = self.machine.pages().zone_kind_of(pfn) <= highest;
-            let out = Out { shadow, even_raw: false, if_unused: true };
+            let out = Out { shadow, if_unused: true, ..Out::default() };
             let done = if helps { isolated_out(self.machine, page, pfn, out) } else { Err(Stays::Held) };
             (done, done.is_ok())
         });

@@ -13,6 +13,7 @@ mod adopt;
 #[cfg(test)]
 pub(crate) use adopt::looks_for_strangers;
 mod batch;
+mod passed;
 mod policy;
 mod ring;
 mod share;

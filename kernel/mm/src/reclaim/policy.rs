@@ -9,6 +9,7 @@
 //! get their frames under it. Looking at a page may sleep, and is done without it.
 
 use super::Whose;
+use super::passed::Passed;
 use super::ring::Ring;
 use crate::addr::Pfn;
 use crate::buddy::PAGEBLOCK_PAGES;
@@ -24,6 +25,8 @@ pub(super) const FRESH: u8 = 1;
 pub(super) const WATCHED: u8 = 2;
 /// Cannot leave: locked, or incompressible. Looked at again after [`KEPT_FOR`] rounds of the hand.
 pub(super) const KEPT: u8 = 3;
+/// Given up by its program.
+pub(super) use crate::page::GIVEN_UP;
 /// The first of the lists of hot pages, one for each generation.
 const HOT: u8 = 8;
 
@@ -98,6 +101,8 @@ pub(super) struct Policy {
     returned: Ring,
     /// Pages of groups that were removed, which are this one's now.
     strangers: Ring,
+    /// Pages that were given up.
+    given_up: Passed,
     /// The wanted number of cold pages.
     cold: usize,
     /// What was allocated to programs before a round that has met no page of theirs.
@@ -126,6 +131,7 @@ impl Policy {
         oldest: Ring::NONE,
         returned: Ring::NONE,
         strangers: Ring::NONE,
+        given_up: Passed::NONE,
         cold: 0,
         barren: None,
         clock: 0,
@@ -143,6 +149,7 @@ impl Policy {
             oldest: Ring::new(REMEMBERED)?,
             returned: Ring::new(REMEMBERED)?,
             strangers: Ring::new(REMEMBERED)?,
+            given_up: Passed::new(pages + STRIDE)?,
             ..Self::NONE
         })
     }
@@ -203,15 +210,25 @@ impl Policy {
 
     /// Frames that the queues have.
     pub fn frames(&self) -> usize {
-        [&self.fresh, &self.watched, &self.oldest, &self.returned, &self.strangers].map(Ring::frames).iter().sum()
+        let rings = [&self.fresh, &self.watched, &self.oldest, &self.returned, &self.strangers];
+        rings.map(Ring::frames).iter().sum::<usize>() + self.given_up.frames()
     }
 
     fn rings(&mut self) -> [&mut Ring; 5] {
         [&mut self.fresh, &mut self.watched, &mut self.oldest, &mut self.returned, &mut self.strangers]
     }
 
+    /// Frames for the queues are tried for again.
+    pub fn try_again(&mut self) {
+        self.rings().into_iter().for_each(Ring::try_again);
+        self.given_up.try_again();
+    }
+
     /// Empties the queues, some of them at a time; `false` when all are empty.
     pub fn forget_some<M: Machine>(&mut self, machine: M) -> bool {
+        if self.given_up.forget_some(machine) {
+            return true;
+        }
         let Some(ring) = self.rings().into_iter().find(|ring| ring.len() != 0) else { return false };
         ring.pop_if(machine, |_| false);
         true
@@ -319,6 +336,17 @@ impl Policy {
         self.strangers.pop(machine)
     }
 
+    /// Queues a page that was given up, if it still is.
+    #[inline]
+    pub fn queue_given_up<M: Machine>(&mut self, machine: M, pfn: Pfn) {
+        self.given_up.add(machine, pfn);
+    }
+
+    /// A page that was given up; from now on it is queued no more.
+    pub fn take_given_up<M: Machine>(&mut self, machine: M) -> Option<Pfn> {
+        self.given_up.take(machine)
+    }
+
     /// Makes the queue longer or shorter after the test of a page that has come back.
     pub fn adapt(&mut self, has_passed: bool) {
         self.want_cold(if has_passed { self.cold + LONGER } else { self.cold.saturating_sub(1) });
@@ -331,7 +359,7 @@ impl Policy {
 
     /// The hand passes some records, at most [`STRIDE`], of those of the node; those of other groups are skipped.
     pub fn sweep<M: Machine>(&mut self, machine: M, node: usize, whose: Whose) {
-        self.rings().into_iter().for_each(Ring::try_again);
+        self.try_again();
         if self.hand >= machine.pages().pageblocks().len() * PAGEBLOCK_PAGES {
             self.end_round();
         }

@@ -58,27 +58,36 @@ impl Ring {
 
     /// Appends a frame's number; `false` if there is no place, or no frame for one. Where no frame was found, none is tried for until
     /// [`Ring::try_again`]: to find that there is none is dear, and the caller has a spin lock and many numbers.
+    #[inline]
     pub fn push<M: Machine>(&mut self, machine: M, pfn: Pfn) -> bool {
         if self.len == self.places {
             return false;
         }
         let at = self.place(self.len);
-        let of = &mut self.frames[at / PER_FRAME];
-        if *of == 0 {
-            if self.is_starved {
-                return false;
-            }
-            let Ok(new) = frame::alloc_from_reserves(machine) else {
-                self.is_starved = true;
-                return false;
-            };
-            *of = new.0 as u32;
-            self.held += 1;
+        let mut of = self.frames[at / PER_FRAME];
+        if of == 0 {
+            let Some(new) = self.take_frame(machine, at) else { return false };
+            of = new;
         }
         // SAFETY: the place is in a frame of the queue's own.
-        unsafe { place_in(machine, *of, at).write(pfn.0 as u32) };
+        unsafe { place_in(machine, of, at).write(pfn.0 as u32) };
         self.len += 1;
         true
+    }
+
+    /// A frame for place `at`.
+    #[cold]
+    #[inline(never)]
+    fn take_frame<M: Machine>(&mut self, machine: M, at: usize) -> Option<u32> {
+        if self.is_starved {
+            return None;
+        }
+        let new = frame::alloc_from_reserves(machine);
+        self.is_starved = new.is_err();
+        let new = new.ok()?.0 as u32;
+        self.frames[at / PER_FRAME] = new;
+        self.held += 1;
+        Some(new)
     }
 
     /// Takes the number that was appended first.
@@ -103,6 +112,7 @@ impl Ring {
     }
 
     /// The place of the `n`th number.
+    #[inline]
     fn place(&self, n: usize) -> usize {
         let (at, end) = (self.first + n, self.frames.len() * PER_FRAME);
         if at < end { at } else { at - end }

@@ -6,7 +6,10 @@
 use core::sync::atomic::Ordering::*;
 
 use super::{Lists, Machine, Reclaim, Whose};
+use crate::addr::Pfn;
+use crate::buddy::PAGEBLOCK_PAGES;
 use crate::cgroup::{Event, Group, Limit};
+use crate::frame;
 use crate::page_alloc::Reclaimer;
 
 /// What a group is protected from.
@@ -42,6 +45,13 @@ impl<M: Machine> Lists<M> {
             }
         }
         freed
+    }
+
+    fn queue_given_up(&self, node: usize, pages: &[Pfn]) {
+        let Some(node) = self.node(node) else { return };
+        let mut policy = node.policy.lock();
+        policy.try_again();
+        pages.iter().for_each(|pfn| policy.queue_given_up(self.machine, *pfn));
     }
 
     fn shrink(&self, whose: Whose, node: usize, highest: usize, target: usize) -> usize {
@@ -127,6 +137,27 @@ impl<M: Machine> Reclaimer for Reclaim<M> {
         match self.reclaim_unprotected(node, highest, target, Protection::Low) {
             0 => self.reclaim_unprotected(node, highest, target, Protection::Min),
             freed => freed,
+        }
+    }
+
+    fn note_given_up(&self, pages: &[Pfn]) {
+        let Some(root) = self.root.get() else { return };
+        // (Whatever has become of the frames, the records are there; a page is looked at before it goes.)
+        let group_of = |pfn: Pfn| frame::page(self.machine, pfn).control_group();
+        let block_of = |pfn: Pfn| pfn.0 / PAGEBLOCK_PAGES;
+        let mut rest = pages;
+        while let Some(&first) = rest.first() {
+            let (id, block) = (group_of(first), block_of(first));
+            let len = rest.iter().take_while(|pfn| block_of(**pfn) == block && group_of(**pfn) == id).count();
+            let (run, after) = rest.split_at(len);
+            rest = after;
+            let node = self.machine.pages().node_of(first);
+            let groups = self.machine.groups();
+            match if id == 0 { None } else { groups.get(groups.effective(id)) } {
+                Some(group) => group.lists().queue_given_up(node, run),
+                // (If its group is gone by now, the page counts for the root.)
+                None => root.queue_given_up(node, run),
+            }
         }
     }
 

@@ -154,6 +154,10 @@ impl<M: Machine> Swap<M> {
     /// Stores the contents of a frame that nobody writes to, for the control group that the page is charged to. The caller is the slot's user. With
     /// `even_raw`, contents that do not become smaller take a frame.
     pub fn write(&self, frame: PhysAddr, even_raw: bool, group: u16) -> Result<Slot, Refused> {
+        // (There is no stream to wait for.)
+        if !self.is_on() {
+            return Err(Refused::Full);
+        }
         self.machine.groups().charge_slot(group).map_err(|_| Refused::Full)?;
         let done = self.store(frame, even_raw, group);
         if done.is_err() {

@@ -13,7 +13,8 @@
 //!
 //! An entry is *dirty* if DIRTY is set or READ_ONLY is not ([`Pte::is_dirty`]). DIRTY preserves the state when write
 //! permission is removed ([`Pte::write_protected`]); an entry with neither READ_ONLY nor DBM has it. Private anonymous
-//! pages start writable and dirty, since a write brings them in. Pages of shared memory that are read first start
+//! pages start writable and dirty, since a write brings them in; clean ones are given up
+//! ([`Pte::is_given_up`]). Pages of shared memory that are read first start
 //! writable and clean. DBM is a permission: it is only set where a write needs no further check, and is cleared where
 //! that ends (fork, mprotect), since hardware may make such an entry writable at any moment.
 //!
@@ -223,6 +224,13 @@ impl Pte {
         Pte(self.write_protected().0 & !bits::DIRTY)
     }
 
+    /// What MADV_FREE makes of the entry of an anonymous page that nobody else has: a write makes it dirty again.
+    #[inline]
+    pub fn given_up(self) -> Pte {
+        let dbm = if self.0 & bits::READ_ONLY == 0 { bits::DBM } else { 0 };
+        Pte((self.0 | bits::READ_ONLY | dbm) & !bits::DIRTY)
+    }
+
     /// A migration entry whose page comes back clean, and asks before it is written.
     #[inline]
     pub fn moved_clean(self) -> Pte {
@@ -292,6 +300,12 @@ impl Pte {
     #[inline(always)]
     pub fn is_anon(self) -> bool {
         self.0 & ANON != 0
+    }
+
+    /// Whether the page is anonymous, and its program has given it up and not written it since: no other anonymous page is clean.
+    #[inline(always)]
+    pub fn is_given_up(self) -> bool {
+        self.is_anon() && !self.is_dirty()
     }
 
     /// Whether the entry holds no reference.

@@ -297,6 +297,7 @@ fn area_counts(area: &AreaInfo, out: &mut Out) -> fmt::Result {
         ("Private_Dirty", area.private_dirty),
         ("Referenced", area.referenced),
         ("Anonymous", area.anon),
+        ("LazyFree", area.lazy_free),
         ("Swap", area.swapped),
     ];
     lines.iter().try_for_each(|(name, pages)| machine::amount(out, name, kib(*pages)))

@@ -130,7 +130,8 @@ fn draw(random: &mut Random) -> Op {
         12 => Op::Unmap { space, page, len },
         13..16 => Op::Protect { space, page, len, prot },
         16 => {
-            let advice = [madv::DONTNEED, madv::COLD, madv::POPULATE_READ][random.below(3)];
+            let advices = [madv::DONTNEED, madv::COLD, madv::POPULATE_READ, madv::FREE, madv::FREE, madv::WILLNEED];
+            let advice = advices[random.below(6)];
             Op::Advise { space, page, len, advice }
         }
         17 => Op::Move { space, from: page, to: (page + 1 + random.below(PAGES - 1)) % PAGES },
@@ -231,7 +232,11 @@ impl World {
             }
             Op::Unmap { page, len, .. } => Outcome::Call(mm.unmap(address(page), len * PAGE)),
             Op::Protect { page, len, prot, .. } => Outcome::Call(mm.protect(address(page), len * PAGE, prot)),
-            Op::Advise { page, len, advice, .. } => Outcome::Call(mm.advise(address(page), len * PAGE, advice)),
+            Op::Advise { page, len, advice, .. } => {
+                let is_refused = self.is_shared && advice == madv::FREE;
+                let advice = if is_refused { madv::COLD } else { advice };
+                Outcome::Call(mm.advise(address(page), len * PAGE, advice))
+            }
             Op::Move { from, to, .. } => {
                 let flags = Mremap::MAYMOVE | Mremap::FIXED;
                 Outcome::Call(mm.remap(address(from), PAGE, PAGE, flags, address(to)).map(drop))
@@ -345,6 +350,10 @@ impl World {
         for page in 0..PAGES {
             let (prot, word) = self.state(&kept, page);
             history.begin(Key { space: 0, page }, prot, word.unwrap_or(0));
+            let pte = kept.entry(UserAddr::new(address(page)));
+            if pte.is_present() && pte.is_given_up() {
+                history.may_be_zero(Key { space: 0, page }, (0, 0));
+            }
         }
         history
     }
@@ -426,6 +435,8 @@ fn run_pairs(seed: u64, sabotage: Option<Sabotage>) -> Result<HashSet<Call>, Str
         Op::Advise { space, page, len, advice: madv::DONTNEED },
         Op::Advise { space, page, len, advice: madv::COLD },
         Op::Advise { space, page, len, advice: madv::POPULATE_READ },
+        Op::Advise { space, page, len, advice: madv::FREE },
+        Op::Advise { space, page, len, advice: madv::WILLNEED },
         Op::Move { space, from: page, to: PAGES - 1 },
         Op::Fork { space },
         Op::Away { space, page, how: How::Swap },
@@ -434,12 +445,13 @@ fn run_pairs(seed: u64, sabotage: Option<Sabotage>) -> Result<HashSet<Call>, Str
     ];
     // Nothing is left in the first page's table: only its neighbour had anything there.
     let alone = Op::Unmap { space, page: page - 1, len: 1 };
-    let before: [&[Op]; 5] = [
+    let before: [&[Op]; 6] = [
         &[alone, map(write)],
         &[map(write), touch(page, Access::Write), touch(page + 1, Access::Read)],
         &[map(write), touch(page, Access::Write), Op::Fork { space }],
         &[map(write), touch(page, Access::Write), protect(Prot::empty())],
         &[map(write), touch(page, Access::Write), Op::Away { space, page, how: How::Swap }],
+        &[map(write), touch(page, Access::Write), Op::Advise { space, page, len, advice: madv::FREE }],
     ];
     let world = ManuallyDrop::new(World::new(seed, sabotage));
     let mut history = world.begin_anew(false);

@@ -62,7 +62,7 @@ impl Pair {
             let page = va.get() / PAGE;
             let Some(word) = self.word(pte) else { return };
             present.insert(page);
-            if model.pages.get(&page).map(|page| page.word()) != Some(Ok(word)) {
+            if !model.pages.get(&page).is_some_and(|page| page.may_have(word)) {
                 wrong = Some(page);
             }
         });
@@ -92,6 +92,19 @@ impl Pair {
             }
         }
         Ok(())
+    }
+
+    /// The models learn what has become of pages that were given up.
+    pub fn learn(&mut self) {
+        for number in 0..self.processes.len() {
+            let p = &self.processes[number];
+            let given_up: Vec<usize> =
+                p.model.pages.iter().filter(|(_, page)| page.is_given_up()).map(|(number, _)| *number).collect();
+            let found: Vec<_> = given_up.iter().map(|page| self.word(p.mm.entry(UserAddr::new(page * PAGE)))).collect();
+            for (page, word) in given_up.iter().zip(found) {
+                self.processes[number].model.pages.get_mut(page).into_iter().for_each(|page| page.learn(word));
+            }
+        }
     }
 
     /// The slots of pages of all objects that processes map, by object and index.

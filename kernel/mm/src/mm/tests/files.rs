@@ -204,7 +204,7 @@ impl Pair {
     /// A page of the file goes to swap, if it is in memory.
     fn take_away(&self, page: usize) {
         if let Some(Ok(pfn)) = self.file.look_at(page) {
-            let out = Out { shadow: 3, even_raw: true, if_unused: false };
+            let out = Out { shadow: 3, even_raw: true, if_unused: false, if_given_up: false };
             assert_eq!(page_out(self.rig.sim, pfn, out), Ok(()), "page {page}");
             assert!(self.file.is_swapped(page) && !self.file.is_resident(page));
         }

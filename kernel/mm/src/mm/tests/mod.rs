@@ -10,6 +10,7 @@ mod directed;
 mod failing;
 mod files;
 mod found;
+mod give_up;
 mod killed;
 mod migrate;
 mod model;

@@ -60,6 +60,8 @@ pub(super) struct Page {
     may_write: bool,
     base: Base,
     value: Option<u64>,
+    /// MADV_FREE: it may be zeros at any time, until it is written.
+    given_up: bool,
 }
 
 /// How a page is locked.
@@ -84,7 +86,28 @@ impl Page {
 
     /// Whether a page table may have nothing for it.
     pub fn may_be_absent(&self) -> bool {
-        self.shared || self.value.is_none()
+        self.shared || self.value.is_none() || self.given_up
+    }
+
+    /// Whether there may be this word at the page's start.
+    pub fn may_have(&self, word: u64) -> bool {
+        self.word() == Ok(word) || self.given_up && word == 0
+    }
+
+    /// What was found of a page that is given up says what it is from now on: zeros, once they were seen.
+    pub fn learn(&mut self, word: Option<u64>) {
+        if self.given_up && word.is_none_or(|word| word == 0) {
+            self.settle(None);
+        }
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.given_up
+    }
+
+    fn settle(&mut self, value: Option<u64>) {
+        self.value = value;
+        self.given_up = false;
     }
 
     /// What its area says of it, as far as [`Page::FLAGS`].
@@ -238,8 +261,8 @@ impl Model {
         };
         for n in 0..len {
             let base = base.after(n);
-            let (dontfork, wipe, value) = (false, false, None);
-            let page = Page { prot, shared, grows, dontfork, wipe, lock, may_write, base, value };
+            let (dontfork, wipe, value, given_up) = (false, false, None, false);
+            let page = Page { prot, shared, grows, dontfork, wipe, lock, may_write, base, value, given_up };
             self.pages.insert(at + n, page);
         }
         Ok(at)
@@ -284,6 +307,7 @@ impl Model {
                     may_write: true,
                     base,
                     value: None,
+                    given_up: false,
                 };
                 self.pages.insert(page, page_of);
             }
@@ -308,12 +332,12 @@ impl Model {
                 madv::DONTNEED | madv::FREE | madv::COLD | madv::PAGEOUT if page.lock != Lock::No => {
                     return Err(Errno::EINVAL);
                 }
-                madv::DONTNEED | madv::DONTNEED_LOCKED => page.value = None,
+                madv::DONTNEED | madv::DONTNEED_LOCKED => page.settle(None),
                 madv::REMOVE if page.lock != Lock::No || page.is_anon() => return Err(Errno::EINVAL),
                 madv::REMOVE if !page.shared || !page.may_write => return Err(Errno::EACCES),
                 madv::REMOVE => page.make_hole(),
                 madv::FREE if !page.is_anon() => return Err(Errno::EINVAL),
-                madv::FREE => page.value = None,
+                madv::FREE => page.given_up = page.value.is_some(),
                 madv::DONTFORK => page.dontfork = true,
                 madv::DOFORK => page.dontfork = false,
                 madv::WIPEONFORK if !page.is_anon() => return Err(Errno::EINVAL),
@@ -326,7 +350,7 @@ impl Model {
                     }
                     let word = page.word().map_err(|_| Errno::EFAULT)?;
                     if write && !page.shared {
-                        page.value = Some(word);
+                        page.settle(Some(word));
                     }
                 }
                 _ => {}
@@ -385,7 +409,8 @@ impl Model {
         }
         if !fixed && !keep && at + old == end && self.is_free(end, new - old) && at + new <= self.free_end(end) {
             for n in old..new {
-                self.pages.insert(at + n, Page { base: page.base.after(n), value: None, ..page.clone() });
+                self.pages
+                    .insert(at + n, Page { base: page.base.after(n), value: None, given_up: false, ..page.clone() });
             }
             return Ok(at);
         }
@@ -397,8 +422,10 @@ impl Model {
         for n in 0..new {
             let base = page.base.after(n);
             let there = if n < old { self.pages.get_mut(&(at + n)) } else { None };
-            let value = there.and_then(|there| if page.shared { None } else { there.value.take() });
-            moved.push(Page { base, value, ..page.clone() });
+            let there =
+                there.filter(|_| !page.shared).map(|there| (there.value.take(), core::mem::take(&mut there.given_up)));
+            let (value, given_up) = there.unwrap_or((None, false));
+            moved.push(Page { base, value, given_up, ..page.clone() });
         }
         if !keep {
             self.unmap(at, old);
@@ -459,7 +486,7 @@ impl Model {
         child.pages.retain(|_, page| !page.dontfork);
         child.pages.values_mut().for_each(|page| page.lock = Lock::No);
         for page in child.pages.values_mut().filter(|page| page.wipe) {
-            page.value = None;
+            page.settle(None);
         }
         child
     }
@@ -485,7 +512,7 @@ impl Model {
                 Base::Shared { pages, index, .. } => {
                     pages.borrow_mut().insert(*index, value);
                 }
-                _ => page.value = Some(value),
+                _ => page.settle(Some(value)),
             }
         }
         Ok(word)
@@ -500,7 +527,7 @@ impl Model {
             return Err(FaultError::Unmapped);
         }
         for page in at..top {
-            self.pages.insert(page, Page { value: None, ..stack.clone() });
+            self.pages.insert(page, Page { value: None, given_up: false, ..stack.clone() });
         }
         Ok(())
     }

@@ -157,7 +157,7 @@ impl Elsewhere {
         };
         // Some pages only if they were not used.
         let if_unused = (addr.get() / PAGE).is_multiple_of(3);
-        let done = page_out(self.sim, pfn, Out { shadow: 3, even_raw: true, if_unused });
+        let done = page_out(self.sim, pfn, Out { shadow: 3, even_raw: true, if_unused, if_given_up: false });
         let is_moving = matches!(done, Err(Stays::NotMovable)) && (self.is_moving(pfn) || !is_backed);
         assert!(!must_stay || done.is_err(), "a locked page went to swap");
         let may_stay = if_unused && done == Err(Stays::Used) || turns::are_taken() || inject::is_armed();
@@ -221,11 +221,15 @@ impl Elsewhere {
         }
     }
 
-    /// Makes the page at `addr` of `mm` clean, in all its mappings. Answers its frame, if there is one to be cleaned.
+    /// Makes the page of an object at `addr` of `mm` clean, in all its mappings. Answers its frame, if there is one to be cleaned.
     pub fn clean(&self, mm: &Space, addr: UserAddr) -> Option<Pfn> {
         let pte = mm.entry(addr);
         mm.areas.read().tree.find(addr)?;
         if !pte.is_present() || pte.is_special() || self.is_moving(pte.addr().pfn()) {
+            return None;
+        }
+        if pte.is_anon() {
+            // (Clean, it would be given up.)
             return None;
         }
         let pfn = pte.addr().pfn();

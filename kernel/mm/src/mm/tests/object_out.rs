@@ -24,7 +24,7 @@ type File = KArc<Object<&'static Sim>>;
 
 const AT: usize = 0x4000_0000;
 const PAGES: usize = 8;
-const OUT: Out = Out { shadow: 3, even_raw: true, if_unused: false };
+const OUT: Out = Out { shadow: 3, even_raw: true, if_unused: false, if_given_up: false };
 
 fn rig() -> Rig {
     let rig = Rig::new(16);

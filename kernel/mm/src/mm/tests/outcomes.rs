@@ -14,7 +14,7 @@ pub(super) use quire_abi::Errno;
 use quire_abi::flags::{Map, Mremap, Prot, madv};
 
 use super::model::{Lock, Model};
-use super::pair::Pair;
+use super::pair::{Pair, forget_given_up};
 use super::script::{Op, WINDOW};
 use super::{PAGE, Space};
 use crate::addr::UserAddr;
@@ -144,7 +144,13 @@ pub(super) fn real(pair: &Pair, mm: &Space, op: &Op) -> Result<usize, Errno> {
             let to = to.max(WINDOW.min);
             mm.remap(at * PAGE, old * PAGE, new * PAGE, flags, to * PAGE).map(|at| at.get() / PAGE)
         }
-        Op::Advise { at, len, advice, .. } => mm.advise(at * PAGE, len * PAGE, advice).map(|()| 0),
+        Op::Advise { at, len, advice, .. } => {
+            let done = mm.advise(at * PAGE, len * PAGE, advice);
+            if advice == madv::FREE {
+                forget_given_up(&pair.rig.mmu, mm, at, len);
+            }
+            done.map(|()| 0)
+        }
         Op::Lock { at, len, on_fault, .. } => mm.lock(at * PAGE, len * PAGE, on_fault).map(|()| 0),
         Op::Unlock { at, len, .. } => mm.unlock(at * PAGE, len * PAGE).map(|()| 0),
         Op::LockAll { current, future, .. } if current || future => mm.lock_all(current, future, false).map(|()| 0),

@@ -33,7 +33,7 @@ type Hook = Box<dyn FnOnce() + Send>;
 
 const AT: usize = 0x4000_0000;
 const THERE: usize = 0x5000_0000;
-const OUT: Out = Out { shadow: 3, even_raw: true, if_unused: false };
+const OUT: Out = Out { shadow: 3, even_raw: true, if_unused: false, if_given_up: false };
 
 /// A call that the pager got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,8 @@
 mod access;
 mod steps;
 
+pub use steps::forget_given_up;
+
 use std::collections::BTreeSet;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
@@ -184,6 +186,7 @@ impl Pair {
 
     /// As [`Pair::step`], where only what the step itself returns is compared.
     pub fn do_both(&mut self, op: &Op) {
+        self.learn();
         self.forget_old(op);
         let slot = op.process().map_or(0, |process| self.processes[process % self.processes.len()].slot);
         Sim::set_group(self.groups[slot % self.groups.len()]);

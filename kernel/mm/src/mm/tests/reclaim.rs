@@ -8,7 +8,7 @@ use crate::reclaim::Reclaim;
 use crate::zone::ZoneKind;
 
 /// A machine with little memory, swap and reclaim.
-fn machine(mib: usize) -> (Rig, &'static Reclaim<&'static Sim>) {
+pub(super) fn machine(mib: usize) -> (Rig, &'static Reclaim<&'static Sim>) {
     let rig = Rig::new(mib);
     let pages = rig.sim.pages().total_managed();
     rig.sim.spaces().init_swap(pages * 4, pages, 1).unwrap();

@@ -231,8 +231,8 @@ impl Random {
                     // A page that hardware may make dirty is no longer one of its own after the next fork.
                     let write = Op::Touch { process, cpu, at: HOT, count: 4, access: Access::Write };
                     let read = Op::Touch { process: LATEST, cpu, at: HOT, count: 4, access: Access::Read };
-                    let clean = Op::Clean { process, at: HOT, count: 4 };
-                    self.next.extend([read, write.clone(), Op::Fork { process }, clean, write]);
+                    let free = Op::Advise { process, at: HOT, len: 4, advice: madv::FREE };
+                    self.next.extend([read, write.clone(), Op::Fork { process }, free, write]);
                 }
             }
             // What a CPU writes while an entry goes must be known of the page, which stays with its object.

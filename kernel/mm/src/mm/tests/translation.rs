@@ -13,7 +13,7 @@ use crate::table::entry::Kind;
 type File = KArc<Object<&'static Sim>>;
 
 const AT: usize = 0x4000_0000;
-const OUT: Out = Out { shadow: 3, even_raw: true, if_unused: false };
+const OUT: Out = Out { shadow: 3, even_raw: true, if_unused: false, if_given_up: false };
 
 fn rig() -> Rig {
     let rig = Rig::new(16);

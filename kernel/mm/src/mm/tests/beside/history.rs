@@ -103,6 +103,11 @@ impl History {
         self.put(key, (0, 0), Some(Put::This(prot)), Some(Put::This(word)), true);
     }
 
+    /// A page is given up: at any time from now on it may be zeros, until it is written.
+    pub fn may_be_zero(&mut self, key: Key, when: (u64, u64)) {
+        self.put(key, when, None, Some(Put::This(0)), false);
+    }
+
     fn put(
         &mut self,
         key: Key,
@@ -148,6 +153,9 @@ impl History {
                 .for_each(|page| self.put(key(page), when, Some(Put::This(Some(prot))), None, succeeded)),
             Op::Advise { page, len, advice: madv::DONTNEED, .. } if !self.is_shared => {
                 (page..page + len).for_each(|page| self.put(key(page), when, None, zero, true));
+            }
+            Op::Advise { page, len, advice: madv::FREE, .. } if !self.is_shared => {
+                (page..page + len).for_each(|page| self.may_be_zero(key(page), when));
             }
             Op::Move { from, to, .. } if succeeded => {
                 self.put(key(to), when, Some(Put::From(key(from))), Some(Put::From(key(from))), true);

@@ -9,13 +9,24 @@ use super::{Pair, Process};
 use crate::addr::UserAddr;
 use crate::fallible::KArc;
 use crate::frame;
-use crate::mm::tests::PAGE;
 use crate::mm::tests::model::Lock;
 use crate::mm::tests::script::{CPUS, Op, PROCESSES, WINDOW};
+use crate::mm::tests::{PAGE, Space};
 use crate::mm::{Access, MapRequest, Mm, Stays, for_each_mapping, migrate};
 use crate::page::PageFlags;
 use crate::pte::{NonPresent, Pte, bits};
 use crate::rmap::Release;
+use crate::sim::mmu::Mmu;
+
+/// What was written so far to pages that have been given up need not be known any more.
+pub fn forget_given_up(mmu: &Mmu, mm: &Space, at: usize, len: usize) {
+    for page in at..at + len {
+        let pte = mm.entry(UserAddr::new(page * PAGE));
+        if pte.is_present() && pte.is_given_up() {
+            mmu.forget_writes(pte.addr().pfn().0);
+        }
+    }
+}
 
 impl Pair {
     pub(super) fn take_step(&mut self, op: &Op) {
@@ -88,6 +99,9 @@ impl Pair {
                 let real = p.mm.advise(at * PAGE, len * PAGE, advice);
                 assert_eq!(real, p.model.advise(at, len, advice));
                 let slot = p.slot;
+                if advice == madv::FREE {
+                    forget_given_up(&self.rig.mmu, &p.mm, at, len);
+                }
                 if advice == madv::COLD && real.is_ok() {
                     let there = |page: &usize| p.mm.entry(UserAddr::new(page * PAGE)).is_present();
                     self.old.extend((at..at + len).filter(there).map(|page| (slot, page)));

@@ -35,7 +35,7 @@ impl Random {
         let code = |file| map_as(7, Map::PRIVATE, file);
         let migrate = Op::Migrate { process, at, count };
         let child_writes = touch(LATEST, Access::Write);
-        let steps = match self.below(24) {
+        let steps = match self.below(32) {
             0 => [private, write, advise(madv::DONTNEED), read].to_vec(),
             1 => [private, advise(madv::WIPEONFORK), write, fork].to_vec(),
             2 => [private, advise(madv::DONTFORK), write, fork].to_vec(),
@@ -47,6 +47,18 @@ impl Random {
             20 | 21 => [shared, write, away(How::Swap), read].to_vec(),
             22 => [map_as(7, Map::SHARED, None), write, away(How::Swap), exec].to_vec(),
             6 => [shared, read, protect(1), write].to_vec(),
+            // Pages are given up: they go, or are written before that; by all CPUs, also where others have them.
+            24 => [private, write, advise(madv::FREE), away(How::Swap), read].to_vec(),
+            25 => [private, write.clone(), read.clone(), advise(madv::FREE), write, away(How::Swap), read].to_vec(),
+            26 => [private, write, fork, advise(madv::FREE), away(How::Swap), child, read].to_vec(),
+            27 => [private, write, advise(madv::FREE), fork, child_writes, away(How::Swap), child, read].to_vec(),
+            28 => [private, write, away(How::Swap), advise(madv::FREE), read].to_vec(),
+            29 => {
+                let other = Op::Touch { process, cpu: cpu + 1, at, count, access: Access::Write };
+                [private, other.clone(), advise(madv::FREE), other, away(How::Swap), read].to_vec()
+            }
+            30 => [private, write.clone(), advise(madv::FREE), migrate, write, away(How::Swap), read].to_vec(),
+            31 => [private, write, away(How::Swap), advise(madv::WILLNEED), read].to_vec(),
             7 => [code(None), write.clone(), fork, write, exec].to_vec(),
             8 => [private, write, protect(0), read].to_vec(),
             9 => [code(Some((self.below(3), 0))), write, exec].to_vec(),
