@@ -68,6 +68,18 @@ fn vmstat_counts_as_on_linux() {
     assert_eq!((rows.len(), rows[5][0], rows[6][0]), (7, "tlb_flush_page", "vmstat:"), "{outcome}");
 }
 
+/// It shows what is in swap, and what goes there and comes back.
+#[test]
+fn vmstat_shows_swap() {
+    let machine = Machine::new(&["--mem", "128M", "--smp", "1"]);
+    let outcome = machine.exec("sh -c 'hog & sleep 4; vmstat 1 3'; vmstat pswpout");
+    let rows: Vec<Vec<&str>> = outcome.output.lines().map(|line| line.split_whitespace().collect()).collect();
+    let columns = rows.iter().position(|row| row.contains(&"swpd")).expect("the heading");
+    let number = |row: usize, at: usize| rows[columns + row][at].parse::<u64>().expect("a number");
+    assert!((1..=3).all(|row| number(row, 2) > 1000), "KiB in swap\n{outcome}");
+    assert!((1..=3).any(|row| number(row, 6) > 0) && (1..=3).any(|row| number(row, 7) > 0), "{outcome}");
+}
+
 /// Without a terminal, slabtop shows one picture and cat's input is at its end; ps shows the shell.
 #[test]
 fn programs_end_where_nobody_types() {

@@ -2,8 +2,8 @@
 //! counters of the memory manager, one a line, as in /proc/vmstat of Linux, or those whose names contain a WORD.
 //!
 //! The first row counts from boot. `in` counts timer interrupts alone. User and system time are
-//! sampled at the ends of slices. What Quire does not have (swap, block devices, a host that
-//! steals time) is 0.
+//! sampled at the ends of slices. `bi` and `bo` are pages of files on disks. What Quire does not have (buffers, a host that
+//! steals time) or does not count (threads that wait for a disk) is 0.
 
 #![no_std]
 #![no_main]
@@ -61,52 +61,58 @@ fn counters(words: &[&CStr]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// What all CPUs together have counted since boot.
+/// What was counted since boot, of all CPUs together.
 #[derive(Clone, Copy, Default)]
-struct Cpus {
+struct Counts {
     /// Nanoseconds that passed, once for each CPU.
     all: u64,
     idle: u64,
     system: u64,
     ticks: u64,
     switches: u64,
+    /// Pages that came back from swap, that went there, that were read from disks, and written.
+    pages: [u64; 4],
 }
 
-impl Cpus {
-    fn now() -> Result<Cpus, Errno> {
+impl Counts {
+    fn now() -> Result<Counts, Errno> {
         info::record::<CpuInfo>(0)?;
         let time = time::monotonic();
-        let add = |sum: Cpus, cpu: CpuInfo| Cpus {
+        let add = |sum: Counts, cpu: CpuInfo| Counts {
             all: sum.all + time,
             idle: sum.idle + cpu.idle_ns,
             system: sum.system + cpu.system_ns,
             ticks: sum.ticks + cpu.ticks,
             switches: sum.switches + cpu.switches,
+            ..sum
         };
-        Ok(info::records::<CpuInfo>().filter(|cpu| cpu.online == 1).fold(Cpus::default(), add))
+        let counts =
+            Counts { pages: counters_of(["pswpin", "pswpout", "pgpgin_pages", "nr_written"]), ..Counts::default() };
+        Ok(info::records::<CpuInfo>().filter(|cpu| cpu.online == 1).fold(counts, add))
     }
 
-    fn since(self, before: Cpus) -> Cpus {
-        Cpus {
+    fn since(self, before: Counts) -> Counts {
+        Counts {
             all: self.all.saturating_sub(before.all),
             idle: self.idle.saturating_sub(before.idle),
             system: self.system.saturating_sub(before.system),
             ticks: self.ticks.saturating_sub(before.ticks),
             switches: self.switches.saturating_sub(before.switches),
+            pages: core::array::from_fn(|n| self.pages[n].saturating_sub(before.pages[n])),
         }
     }
 }
 
 /// Shows `count` rows, `delay` seconds apart.
 fn watch(delay: u64, count: u64) -> Result<(), Errno> {
-    let mut before = Cpus::default();
+    let mut before = Counts::default();
     let mut seconds = (time::monotonic() / 1_000_000_000).max(1);
     for row in 0..count {
         if row % ROWS_A_HEADING == 0 {
             println!("procs -----------memory---------- ---swap-- -----io---- -system-- ------cpu-----");
             println!(" r  b   swpd   free   buff  cache   si   so    bi    bo   in   cs us sy id wa st");
         }
-        let now = Cpus::now()?;
+        let now = Counts::now()?;
         show(now.since(before), seconds)?;
         io::flush();
         (before, seconds) = (now, delay);
@@ -117,20 +123,33 @@ fn watch(delay: u64, count: u64) -> Result<(), Errno> {
     Ok(())
 }
 
-fn show(cpus: Cpus, seconds: u64) -> Result<(), Errno> {
+/// Counters by their names, of one look.
+fn counters_of<const N: usize>(names: [&str; N]) -> [u64; N] {
+    let mut values = [0; N];
+    for counter in info::records::<Counter>() {
+        if let Some(at) = names.iter().position(|name| *name == info::text(&counter.name)) {
+            values[at] = counter.value;
+        }
+    }
+    values
+}
+
+fn show(counts: Counts, seconds: u64) -> Result<(), Errno> {
     let free = info::system()?.free;
+    let [swapped, file, shared] = counters_of(["nr_swap_used", "nr_file_pages", "nr_shmem"]).map(kib);
     let running = info::processes(0).filter(|process| process.state == u32::from(b'R')).count();
-    let share = |part: u64| (part.min(cpus.all) * 100).checked_div(cpus.all).unwrap_or(0);
-    let idle = share(cpus.idle);
-    let system = share(cpus.system).min(100 - idle);
+    let share = |part: u64| (part.min(counts.all) * 100).checked_div(counts.all).unwrap_or(0);
+    let idle = share(counts.idle);
+    let system = share(counts.system).min(100 - idle);
+    let [swap_in, swap_out, read, written] = counts.pages.map(|pages| kib(pages) / seconds);
     println!(
-        "{running:2} {blocked:2} {none:6} {:6} {none:6} {none:6} {none:4} {none:4} {none:5} {none:5} {:4} {:4} {:2} {system:2} {idle:2} \
+        "{running:2} {none:2} {swapped:6} {:6} {none:6} {:6} {swap_in:4} {swap_out:4} {read:5} {written:5} {:4} {:4} {:2} {system:2} {idle:2} \
          {none:2} {none:2}",
         kib(free),
-        cpus.ticks / seconds,
-        cpus.switches / seconds,
+        file + shared,
+        counts.ticks / seconds,
+        counts.switches / seconds,
         100 - idle - system,
-        blocked = 0,
         none = 0,
     );
     Ok(())
