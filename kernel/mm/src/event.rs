@@ -92,7 +92,7 @@ events! {
     ArchiveNode = "archive_nodes",
     /// Rounds of direct reclaim.
     AllocStall = "allocstall",
-    /// Pages that threads which waited for memory took from programs.
+    /// Pages that threads which waited for memory, or for room in their control group, took from programs.
     StealDirect = "pgsteal_direct",
     /// Pages that kswapd took from programs.
     StealKswapd = "pgsteal_kswapd",

@@ -130,6 +130,7 @@ impl<M: Machine> Groups<M> {
         let was_alone = group.add_reclaimer(1) == 0;
         let freed = self.machine.pages().reclaim_group(group.key().id(), target.clamp(1, TARGET));
         let is_alone = group.add_reclaimer(-1) == 1;
+        self.machine.count(event::Event::StealDirect, freed);
         (freed, was_alone && is_alone)
     }
 

@@ -225,6 +225,7 @@ fn a_group_at_its_limit_uses_swap_and_leaves_others_alone() {
         check(&rig, &mm, at, 4 * max);
         assert!(group.events(Event::Max).0 != 0 && group.events(Event::Oom).0 == 0);
         assert!(numbers(&rig, &group).own_swap >= 3 * max);
+        assert!(rig.sim.counted(crate::event::Event::StealDirect) >= 3 * max);
         rig.idle(0);
         drop(mm);
         leave(&rig, &group);
