@@ -1,4 +1,4 @@
-//! sockets: local sockets of all kinds, their names, descriptors in messages, and what is collected.
+//! sockets: local sockets of all kinds, and their names.
 
 #![no_std]
 #![no_main]
@@ -6,25 +6,24 @@
 extern crate alloc;
 
 use alloc::vec;
-use alloc::vec::Vec;
 
 use quire_rt::abi::flags::{Open, sig};
 use quire_rt::abi::layout::{Iovec, PollFd, Timeval, at, epoll, mode, poll};
 use quire_rt::abi::nr;
-use quire_rt::abi::socket::{CmsgHdr, MMsgHdr, MsgHdr, SOL_SOCKET, Ucred, control, how, kind, msg, option};
+use quire_rt::abi::socket::{MMsgHdr, MsgHdr, how, kind, msg, option};
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, fs, io, signal};
 use user_tests::files::{close, open, remove};
-use user_tests::ready::{look, ppoll, set as new_set, wait as wait_in};
-use user_tests::unix::{send_files, send_message};
+use user_tests::ready::{ppoll, set as new_set, wait as wait_in};
+use user_tests::unix::{
+    IN, OUT, accept, address, bind, connect, events, get_option, listen, name_of, pair, receive, receive_from,
+    receive_message, send, send_to, set_option, shutdown, socket,
+};
 use user_tests::{Checks, KERNEL, raw, start, until_asleep};
 
 quire_rt::entry!(main);
 
-const UNIX: usize = 1;
 const NONBLOCK: u32 = kind::NONBLOCK;
-const IN: u16 = poll::IN | poll::RDNORM;
-const OUT: u16 = poll::OUT | poll::WRNORM;
 const PATH: &core::ffi::CStr = c"/tmp/sockets.test";
 
 fn main() -> i32 {
@@ -38,144 +37,10 @@ fn main() -> i32 {
     names(&mut checks);
     connections(&mut checks);
     datagrams(&mut checks);
-    control_messages(&mut checks);
-    credentials(&mut checks);
     many(&mut checks);
     options(&mut checks);
-    cycles(&mut checks);
-    chains(&mut checks);
     checks.finish()
 }
-
-fn socket(what: u32) -> Result<i32, Errno> {
-    raw(nr::SOCKET, [UNIX, what as usize, 0]).map(|fd| fd as i32)
-}
-
-fn pair(what: u32) -> (i32, i32) {
-    let mut fds = [0i32; 2];
-    let made = raw(nr::SOCKETPAIR, [UNIX, what as usize, 0, fds.as_mut_ptr() as usize]);
-    assert_eq!(made, Ok(0));
-    (fds[0], fds[1])
-}
-
-/// An address: the family and a path, or an abstract name.
-fn address(name: &[u8]) -> Vec<u8> {
-    [&1u16.to_ne_bytes()[..], name].concat()
-}
-
-fn bind(fd: i32, name: &[u8]) -> Result<usize, Errno> {
-    let address = address(name);
-    raw(nr::BIND, [fd as usize, address.as_ptr() as usize, address.len()])
-}
-
-fn connect(fd: i32, name: &[u8]) -> Result<usize, Errno> {
-    let address = address(name);
-    raw(nr::CONNECT, [fd as usize, address.as_ptr() as usize, address.len()])
-}
-
-fn listen(fd: i32, backlog: usize) -> Result<usize, Errno> {
-    raw(nr::LISTEN, [fd as usize, backlog])
-}
-
-fn accept(fd: i32, flags: u32) -> Result<i32, Errno> {
-    raw(nr::ACCEPT4, [fd as usize, 0, 0, flags as usize]).map(|fd| fd as i32)
-}
-
-fn send(fd: i32, bytes: &[u8], flags: u32) -> Result<usize, Errno> {
-    raw(nr::SENDTO, [fd as usize, bytes.as_ptr() as usize, bytes.len(), flags as usize, 0, 0])
-}
-
-fn send_to(fd: i32, bytes: &[u8], name: &[u8]) -> Result<usize, Errno> {
-    let to = address(name);
-    let words = [fd as usize, bytes.as_ptr() as usize, bytes.len(), 0, to.as_ptr() as usize, to.len()];
-    raw(nr::SENDTO, words)
-}
-
-/// Up to `most` bytes.
-fn receive(fd: i32, most: usize, flags: u32) -> Result<Vec<u8>, Errno> {
-    let mut bytes = vec![0; most];
-    let words = [fd as usize, bytes.as_mut_ptr() as usize, most, flags as usize, 0, 0];
-    let n = raw(nr::RECVFROM, words)?;
-    bytes.truncate(n);
-    Ok(bytes)
-}
-
-fn receive_from(fd: i32, most: usize) -> Result<(Vec<u8>, Vec<u8>), Errno> {
-    let (mut bytes, mut from, mut len) = (vec![0; most], vec![0; 110], 110u32);
-    let words =
-        [fd as usize, bytes.as_mut_ptr() as usize, most, 0, from.as_mut_ptr() as usize, (&raw mut len) as usize];
-    bytes.truncate(raw(nr::RECVFROM, words)?);
-    from.truncate(len as usize);
-    Ok((bytes, from))
-}
-
-fn name_of(fd: i32, call: usize) -> Result<Vec<u8>, Errno> {
-    let (mut name, mut len) = (vec![0; 110], 110u32);
-    raw(call, [fd as usize, name.as_mut_ptr() as usize, (&raw mut len) as usize])?;
-    name.truncate(len as usize);
-    Ok(name)
-}
-
-fn shutdown(fd: i32, how: u32) -> Result<usize, Errno> {
-    raw(nr::SHUTDOWN, [fd as usize, how as usize])
-}
-
-fn events(fd: i32) -> u16 {
-    let events = IN | OUT | poll::RDHUP;
-    look(&mut [PollFd { fd, events, revents: 0 }])[0]
-}
-
-fn set_option(fd: i32, which: u32, value: u32) -> Result<usize, Errno> {
-    let at = (&raw const value) as usize;
-    raw(nr::SETSOCKOPT, [fd as usize, SOL_SOCKET as usize, which as usize, at, 4])
-}
-
-fn get_option(fd: i32, which: u32) -> Result<u32, Errno> {
-    let (mut value, mut len) = (0u32, 4u32);
-    let words = [fd as usize, SOL_SOCKET as usize, which as usize, (&raw mut value) as usize, (&raw mut len) as usize];
-    raw(nr::GETSOCKOPT, words).map(|_| value)
-}
-
-/// What came: bytes, descriptors, credentials, flags.
-#[derive(Debug, Default, PartialEq)]
-struct Came {
-    bytes: Vec<u8>,
-    files: Vec<i32>,
-    who: Option<Ucred>,
-    flags: u32,
-}
-
-fn receive_message(fd: i32, most: usize, room: usize, flags: u32) -> Result<Came, Errno> {
-    let mut bytes = vec![0; most];
-    let vector = [Iovec { base: bytes.as_mut_ptr() as u64, len: most as u64 }];
-    let mut control = vec![0u64; room.div_ceil(8)];
-    let mut header = MsgHdr {
-        vector: vector.as_ptr() as u64,
-        count: 1,
-        control: control.as_mut_ptr() as u64,
-        control_len: room as u64,
-        ..MsgHdr::default()
-    };
-    let n = raw(nr::RECVMSG, [fd as usize, (&raw mut header) as usize, flags as usize])?;
-    bytes.truncate(n);
-    let mut came = Came { bytes, flags: header.flags, ..Came::default() };
-    let control: Vec<u8> = control.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let mut rest = &control[..header.control_len as usize];
-    while rest.len() >= size_of::<CmsgHdr>() {
-        let len = u64::from_ne_bytes(rest[..8].try_into().unwrap_or_default()) as usize;
-        let what = i32::from_ne_bytes(rest[12..16].try_into().unwrap_or_default());
-        let words: Vec<i32> = rest[16..len].as_chunks().0.iter().map(|word| i32::from_ne_bytes(*word)).collect();
-        if what == control::RIGHTS {
-            came.files = words;
-        } else if let [pid, uid, gid] = words[..] {
-            came.who = Some(Ucred { pid: pid as u32, uid: uid as u32, gid: gid as u32 });
-        }
-        rest = rest.get(len.next_multiple_of(8)..).unwrap_or(&[]);
-    }
-    Ok(came)
-}
-
-const ROOM: usize = 64;
 
 fn arguments(checks: &mut Checks) {
     let family = |domain: usize, what: usize, protocol: usize| raw(nr::SOCKET, [domain, what, protocol]);
@@ -513,101 +378,6 @@ fn datagrams(checks: &mut Checks) {
     [a, b, c, d, blocked].iter().for_each(|fd| close(*fd));
 }
 
-fn control_messages(checks: &mut Checks) {
-    for what in [kind::STREAM, kind::DGRAM, kind::SEQPACKET] {
-        let (a, b) = pair(what);
-        let (reader, writer) = io::pipe(0).unwrap_or_default();
-        checks.eq(send_files(a, b'f', &[writer, reader]), Ok(1), "two descriptors");
-        close(writer);
-        let came = receive_message(b, 9, ROOM, 0).unwrap_or_default();
-        checks.eq((came.bytes, came.files.len(), came.flags), (b"f".to_vec(), 2, 0), "arrive");
-        let (sent, file) = (io::write(came.files[0], b"through"), came.files[1]);
-        let mut bytes = [0; 7];
-        checks.eq((sent, io::read(file, &mut bytes), &bytes), (Ok(7), Ok(7), b"through"), "and are the same files");
-        checks.eq(raw(nr::FCNTL, [file as usize, 1]), Ok(0), "open for a new program");
-        came.files.iter().for_each(|fd| close(*fd));
-        let _ = send_files(a, b'g', &[reader]);
-        let came = receive_message(b, 9, ROOM, msg::CMSG_CLOEXEC).unwrap_or_default();
-        checks.eq(raw(nr::FCNTL, [came.files[0] as usize, 1]), Ok(1), "or not");
-        came.files.iter().for_each(|fd| close(*fd));
-        let _ = send_files(a, b'h', &[reader, reader, reader]);
-        let peeked = receive_message(b, 9, ROOM, msg::PEEK).unwrap_or_default();
-        checks.eq((peeked.files.len(), peeked.bytes.len()), (3, 1), "a look brings copies");
-        peeked.files.iter().for_each(|fd| close(*fd));
-        let came = receive_message(b, 9, 24, 0).unwrap_or_default();
-        checks.eq((came.files.len(), came.flags & msg::CTRUNC), (2, msg::CTRUNC), "what does not fit is closed");
-        came.files.iter().for_each(|fd| close(*fd));
-        let _ = send_files(a, b'i', &[reader]);
-        checks.eq(receive(b, 9, 0), Ok(b"i".to_vec()), "a read leaves them behind");
-        checks.fails(send_files(a, b'j', &[-1]), Errno::EBADF, "no descriptor");
-        checks.fails(send_files(a, b'j', &[reader; 254]), Errno::EINVAL, "too many");
-        checks.fails(send_message(a, b'j', SOL_SOCKET, 9, &[]), Errno::EINVAL, "an unknown kind");
-        close(reader);
-        close(a);
-        close(b);
-    }
-    let (a, b) = pair(kind::STREAM);
-    let _ = (io::write(a, b"12"), send_files(a, b'3', &[a]), io::write(a, b"45"));
-    let came = receive_message(b, 9, ROOM, 0).unwrap_or_default();
-    checks.eq((&came.bytes[..], came.files.len()), (&b"123"[..], 1), "a stream stops behind descriptors");
-    came.files.iter().for_each(|fd| close(*fd));
-    checks.eq(receive(b, 9, 0), Ok(b"45".to_vec()), "and goes on");
-    close(a);
-    close(b);
-}
-
-fn credentials(checks: &mut Checks) {
-    let me = Ucred { pid: process::getpid() as u32, uid: 0, gid: 0 };
-    let (a, b) = pair(kind::DGRAM);
-    let mut who = Ucred::default();
-    let mut len = size_of::<Ucred>() as u32;
-    let at = [(&raw mut who) as usize, (&raw mut len) as usize];
-    let asked = raw(nr::GETSOCKOPT, [a as usize, 1, option::PEERCRED as usize, at[0], at[1]]);
-    checks.eq((asked, who.pid), (Ok(0), me.pid), "who made a pair");
-    checks.eq(set_option(b, option::PASSCRED, 1), Ok(0), "senders are told");
-    let child = start(|| send(a, b"x", 0).is_err() as i32).unwrap_or(-1);
-    let _ = process::waitpid(child);
-    let came = receive_message(b, 9, ROOM, 0).unwrap_or_default();
-    checks.eq(came.who.map(|who| who.pid), Some(child as u32), "the process that has sent it");
-    let data = [me.pid, me.uid, me.gid].map(u32::to_ne_bytes);
-    checks.eq(
-        send_message(a, b'x', SOL_SOCKET, control::CREDENTIALS, data.as_flattened()),
-        Ok(1),
-        "one says who it is",
-    );
-    checks.eq(receive_message(b, 9, ROOM, 0).map(|came| came.who), Ok(Some(me)), "and is believed");
-    checks.fails(
-        send_message(a, b'x', SOL_SOCKET, control::CREDENTIALS, &data.as_flattened()[..8]),
-        Errno::EINVAL,
-        "a part",
-    );
-    let lies = [1, 1, 1u32].map(u32::to_ne_bytes);
-    let liar = || {
-        let _ = raw(nr::SETRESUID, [1000, 1000, 1000]);
-        send_message(a, b'x', SOL_SOCKET, control::CREDENTIALS, lies.as_flattened()).err().map_or(0, Errno::get)
-    };
-    checks.exits(liar, Errno::EPERM.get() as u8, "a user who lies is not");
-    close(a);
-    close(b);
-    let (a, b) = pair(kind::STREAM);
-    let _ = set_option(b, option::PASSCRED, 1);
-    let _ = io::write(a, b"12");
-    let _ = start(|| io::write(a, b"34").is_err() as i32).and_then(process::waitpid);
-    let came = receive_message(b, 9, ROOM, 0).unwrap_or_default();
-    checks.eq((&came.bytes[..], came.who), (&b"12"[..], Some(me)), "a stream stops where the sender is another one");
-    close(a);
-    close(b);
-    let name = b"\0quire.credentials";
-    let server = socket(kind::STREAM).unwrap_or(-1);
-    let _ = (bind(server, name), listen(server, 1));
-    let client = socket(kind::STREAM).unwrap_or(-1);
-    let _ = connect(client, name);
-    let asked = raw(nr::GETSOCKOPT, [client as usize, 1, option::PEERCRED as usize, at[0], at[1]]);
-    checks.eq((asked, who.pid), (Ok(0), me.pid), "who listens");
-    close(client);
-    close(server);
-}
-
 fn many(checks: &mut Checks) {
     let (a, b) = pair(kind::DGRAM);
     let bytes = *b"abcdef";
@@ -642,52 +412,4 @@ fn options(checks: &mut Checks) {
     checks.fails(receive(b, 1, 0), Errno::EAGAIN, "ends a wait");
     close(a);
     close(b);
-}
-
-/// Sockets that only messages refer to: the counts of the machine, which the shell compares, say whether they are gone.
-fn cycles(checks: &mut Checks) {
-    for what in [kind::STREAM, kind::DGRAM] {
-        let (a, b) = pair(what);
-        checks.eq((send_files(a, b'1', &[a, b]), send_files(b, b'2', &[a, b])), (Ok(1), Ok(1)), "each to itself");
-        close(a);
-        close(b);
-    }
-    let (a, b) = pair(kind::STREAM);
-    let (c, d) = pair(kind::STREAM);
-    let (reader, writer) = io::pipe(0).unwrap_or_default();
-    // The writer waits at b, which waits at d, which waits at b.
-    checks.eq(send_files(a, b'1', &[writer, d]), Ok(1), "one to another");
-    checks.eq(send_files(c, b'2', &[b]), Ok(1), "and back");
-    close(writer);
-    checks.eq(events(reader), 0, "which is not the end");
-    [b, d, a, c].iter().for_each(|fd| close(*fd));
-    checks.eq(events(reader), poll::HUP, "until nobody can receive it");
-    close(reader);
-    // What can be received stays.
-    let (a, b) = pair(kind::STREAM);
-    let (c, d) = pair(kind::STREAM);
-    let _ = (send_files(a, b'1', &[c]), io::write(d, b"kept"), close(c));
-    let _ = (send_files(d, b'2', &[d]), close(d));
-    let came = receive_message(b, 1, ROOM, 0).unwrap_or_default();
-    checks.eq(receive(came.files[0], 4, 0), Ok(b"kept".to_vec()), "a message to a socket in a message");
-    came.files.iter().for_each(|fd| close(*fd));
-    close(a);
-    close(b);
-}
-
-/// A socket in a message to a socket in a message, and so on.
-fn chains(checks: &mut Checks) {
-    let (mut last, mut other) = pair(kind::DGRAM);
-    for _ in 0..2000 {
-        let (a, b) = pair(kind::DGRAM);
-        if send_files(a, b'x', &[last, other]).is_err() {
-            checks.ok(false, "a long chain");
-        }
-        close(last);
-        close(other);
-        (last, other) = (a, b);
-    }
-    close(last);
-    close(other);
-    checks.ok(true, "a long chain is dropped");
 }
