@@ -1,12 +1,14 @@
 //! From which CPU a busy one takes a thread, and when it looks.
 //!
 //! Every CPU decides for itself, by loads that it reads without a lock. So what it reads may be old, and all CPUs may read the same.
-//! Four rules keep them from chasing each other, and from crowding around one queue:
+//! Five rules keep them from chasing each other, and from crowding around one queue:
 //! - A thread moves only if it weighs at most half of what the other CPU has more. Then the other one stays at least as loaded, so no move
 //!   is taken back, and moves come to an end.
+//! - What is left over takes turns: of three equal threads on two CPUs one has a CPU for itself. A CPU that has found nothing for long takes a
+//!   thread also if the two loads change places by that, and looks as seldom as before. The larger of the two loads never grows.
 //! - A difference of an eighth or less stays.
 //! - A CPU looks at one other queue at a time, and only if its lock is free. It passes over those that had nothing for it until it has asked all.
-//! - A CPU that finds nothing looks half as often as before, down to every [`RAREST`] slices.
+//! - A CPU that finds nothing looks half as often as before, down to every [`RAREST`] slices or so: not always at the same time as others.
 
 /// Slices between two looks of a CPU that finds nothing.
 pub const RAREST: u64 = 16;
@@ -21,6 +23,12 @@ pub fn is_uneven(own: u64, other: u64) -> bool {
 #[inline]
 pub fn may_move(weight: u32, own: u64, other: u64) -> bool {
     is_uneven(own, other) && u64::from(weight) * 2 <= other - own
+}
+
+/// Whether a thread of this weight may move so that others have their turn on the less loaded CPU, which has found nothing for long.
+#[inline]
+pub fn may_take_turn(weight: u32, own: u64, other: u64) -> bool {
+    is_uneven(own, other) && u64::from(weight) <= other - own
 }
 
 /// When a CPU looks at the others, and whom it has asked. Each CPU has its own.
@@ -44,11 +52,12 @@ impl Pace {
         Self { due: 0, gap: 1, asked: 0 }
     }
 
-    /// The CPU to take a thread from at `now`, if it is time to look, and there is one: the most loaded one of the `others` (their numbers
+    /// The CPU that `cpu` is to take a thread from at `now`, if it is time to look, and there is one: the most loaded one of the `others` (their numbers
     /// and loads) that has much more than this one and was not asked lately.
     #[inline]
     pub fn source(
         &mut self,
+        cpu: usize,
         now: u64,
         slice: u64,
         own: u64,
@@ -57,7 +66,7 @@ impl Pace {
         if now < self.due {
             return None;
         }
-        self.due = now + self.gap * slice;
+        self.due = now + slice * (self.gap + (now / slice + cpu as u64) % self.gap);
         self.gap = (self.gap * 2).min(RAREST);
         let most = others
             .filter(|(cpu, load)| self.asked >> cpu & 1 == 0 && is_uneven(own, *load))
@@ -65,6 +74,12 @@ impl Pace {
             .map(|(cpu, _)| cpu);
         self.asked = most.map_or(0, |cpu| self.asked | 1 << cpu);
         most
+    }
+
+    /// Whether this CPU has found nothing for long.
+    #[inline]
+    pub fn is_rare(&self) -> bool {
+        self.gap == RAREST
     }
 
     /// A thread has come from there: there may be more.

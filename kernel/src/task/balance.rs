@@ -2,8 +2,8 @@
 //!
 //! A thread that wakes goes to the CPU where it last ran, unless that is busy and another allowed CPU is idle; a new
 //! thread goes to the least loaded CPU, and a real-time thread to one that runs a thread of lower priority. An idle CPU takes threads from the most
-//! loaded one. A busy CPU does the same at the end of some of its slices, as long as the other stays at least as loaded as itself
-//! ([`quire_sched::spread`]). Loads are sums of weights.
+//! loaded one. A busy CPU does the same at the end of some of its slices, as long as the other stays at least as loaded as itself; and now and
+//! then, so that threads take turns where they are no multiple of the CPUs ([`quire_sched::spread`]). Loads are sums of weights.
 //!
 //! Two run queues are never locked at once. A CPU waits for another one's queue only to enter a thread that it has woken or moved there. To take one
 //! from there it tries the lock, and comes again later: at the end of a slice all CPUs may want the same queue, and where they run on fewer CPUs of
@@ -18,7 +18,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_mm::sync::SpinGuard;
-use quire_sched::spread::{Pace, may_move};
+use quire_sched::spread::{Pace, may_move, may_take_turn};
 use quire_sched::{Enters, Former, Preempts, Queue, Share};
 
 use super::entity::{Entity, current, work};
@@ -280,20 +280,28 @@ impl PerCpu {
         let own = self.load.load(Ordering::Relaxed);
         let others = percpu::online().filter(|cpu| cpu.id() != self.id() && cpu.has_waiting());
         let loads = others.map(|cpu| (cpu.id(), cpu.load.load(Ordering::Relaxed)));
-        let Some(source) = pace.source(now, sched::slice(), own, loads).and_then(|cpu| PERCPU.get(cpu)) else { return };
+        let Some(source) = pace.source(self.id(), now, sched::slice(), own, loads).and_then(|cpu| PERCPU.get(cpu))
+        else {
+            return;
+        };
+        let mut load = 0;
         let taken = source.try_take(|queue| {
-            let load = queue.load();
+            load = queue.load();
             let fits = |share| {
                 let thread = of(share);
+                let weight = thread.share.weight();
                 may_run(thread, self.id())
-                    && may_move(thread.share.weight(), own, load)
+                    && (may_move(weight, own, load) || pace.is_rare() && may_take_turn(weight, own, load))
                     && !thread.share.has_moved_within(SETTLES * sched::slice(), now)
             };
             queue.take_for_another(LOOKED_AT, fits)
         });
         if let Ok(Some(thread)) = taken {
+            let is_turn = !may_move(thread.share.weight(), own, load);
             self.push(thread, Enters::Moved);
-            pace.took_one(now, sched::slice());
+            if !is_turn {
+                pace.took_one(now, sched::slice());
+            }
         }
     }
 }

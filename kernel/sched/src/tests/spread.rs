@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::class::{Class, Policy};
 use super::super::queue::{Enters, Former};
 use super::super::share::Share;
-use super::super::spread::{Pace, RAREST, is_uneven, may_move};
+use super::super::spread::{Pace, RAREST, is_uneven, may_move, may_take_turn};
 use super::{Cpu, SLICE, fifo, nice, share};
 
 /// CPUs of which each has threads of these weights.
@@ -36,7 +36,7 @@ impl Machine {
         self.now += SLICE;
         let own = self.load(cpu);
         let others = known.iter().copied().enumerate().filter(|(other, _)| *other != cpu);
-        let source = self.paces[cpu].source(self.now, SLICE, own, others)?;
+        let source = self.paces[cpu].source(cpu, self.now, SLICE, own, others)?;
         let there = self.load(source);
         let at = self.cpus[source].iter().position(|weight| may_move(*weight, own, there));
         if let Some(at) = at {
@@ -175,13 +175,66 @@ fn loops_spread_evenly() {
     }
 }
 
+/// Loops that are no multiple of the CPUs: over some seconds each has about its part of them. (Without turns one has twice as much as others.)
+#[test]
+fn what_is_left_over_takes_turns() {
+    for (cpus, loops) in [(2, 3), (4, 5), (4, 7), (3, 7)] {
+        let weight = Class::NORMAL.weight();
+        // Each CPU's threads by number, the first one runs; and the slices that each had.
+        let mut queues = vec![Vec::new(); cpus];
+        (0..loops).for_each(|thread| queues[thread % cpus].push(thread));
+        let mut paces: Vec<Pace> = queues.iter().map(|_| Pace::new()).collect();
+        let mut had = vec![0_u64; loops];
+        let mut moved_at = vec![0; loops];
+        let load = |queue: &Vec<usize>| queue.len() as u64 * u64::from(weight);
+        let slices = 10_000;
+        for now in 1..=slices {
+            for cpu in 0..cpus {
+                had[queues[cpu][0]] += 1;
+                queues[cpu].rotate_left(1);
+                let own = load(&queues[cpu]);
+                let others = queues.iter().enumerate().filter(|(other, queue)| *other != cpu && queue.len() > 1);
+                let others = others.map(|(other, queue)| (other, load(queue)));
+                let Some(source) = paces[cpu].source(cpu, now * SLICE, SLICE, own, others) else { continue };
+                let there = load(&queues[source]);
+                let is_better = may_move(weight, own, there);
+                if !is_better && !(paces[cpu].is_rare() && may_take_turn(weight, own, there)) {
+                    continue;
+                }
+                let Some(at) = (1..queues[source].len()).find(|at| moved_at[queues[source][*at]] + 2 <= now) else {
+                    continue;
+                };
+                let thread = queues[source].remove(at);
+                moved_at[thread] = now;
+                queues[cpu].push(thread);
+                if is_better {
+                    paces[cpu].took_one(now * SLICE, SLICE);
+                }
+            }
+        }
+        let due = slices * cpus as u64 / loops as u64;
+        assert!(had.iter().all(|had| had.abs_diff(due) < due / 3), "{cpus} CPUs, {due} slices each: {had:?}");
+    }
+}
+
+proptest! {
+    /// A turn makes no CPU busier than the busier one of the two was.
+    #[test]
+    fn a_turn_makes_nothing_worse(weight in 1u32..90_000, own in 0u64..1 << 20, other in 0u64..1 << 20) {
+        if may_take_turn(weight, own, other) {
+            prop_assert!(own + u64::from(weight) <= other && other >= u64::from(weight));
+        }
+        prop_assert!(!may_move(weight, own, other) || may_take_turn(weight, own, other));
+    }
+}
+
 #[test]
 fn a_cpu_that_has_nothing_to_give_does_not_hide_the_next_one() {
     let mut pace = Pace::new();
     let mut now = 1;
     let mut look = |pace: &mut Pace| {
-        now += RAREST * SLICE;
-        pace.source(now, SLICE, 1024, [(1, 9000), (2, 8000), (3, 1100)].into_iter())
+        now += 2 * RAREST * SLICE;
+        pace.source(0, now, SLICE, 1024, [(1, 9000), (2, 8000), (3, 1100)].into_iter())
     };
     let asked = [(); 6].map(|()| look(&mut pace));
     assert_eq!(asked, [Some(1), Some(2), None, Some(1), Some(2), None]);
@@ -194,11 +247,11 @@ fn whoever_finds_nothing_looks_seldom() {
     // (The last answer says that somebody was asked.)
     let looks = |pace: &mut Pace, from: u64| {
         let slices = from..from + 8 * RAREST;
-        slices.filter(|at| pace.source(at * SLICE, SLICE, 0, [(1, 2048 + at % 2)].into_iter()).is_some()).count()
+        slices.filter(|at| pace.source(0, at * SLICE, SLICE, 0, [(1, 2048 + at % 2)].into_iter()).is_some()).count()
     };
     assert!(looks(&mut pace, 1) <= 8);
     let later = 1000;
     pace.took_one(later * SLICE, SLICE);
-    assert_eq!(pace.source(later * SLICE + SLICE - 1, SLICE, 0, [(1, 2048)].into_iter()), None);
-    assert_eq!(pace.source(later * SLICE + SLICE, SLICE, 0, [(1, 2048)].into_iter()), Some(1));
+    assert_eq!(pace.source(0, later * SLICE + SLICE - 1, SLICE, 0, [(1, 2048)].into_iter()), None);
+    assert_eq!(pace.source(0, later * SLICE + SLICE, SLICE, 0, [(1, 2048)].into_iter()), Some(1));
 }
