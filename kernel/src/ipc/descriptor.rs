@@ -123,6 +123,15 @@ impl Object {
         })
     }
 
+    /// As [`Object::ready`], with what has happened before the call, though the notification thread may not have told an epoll of it. The caller may
+    /// sleep.
+    pub fn ready_by_now(&self) -> u16 {
+        if let Object::Epoll(epoll) = self {
+            epoll.catch_up();
+        }
+        self.ready()
+    }
+
     /// Of events that were found, those that a program is told of: a trigger's event is over then, and no other thread is told of it.
     #[inline]
     pub fn told(&self, events: u16) -> u16 {

@@ -42,7 +42,7 @@ impl Watched {
 
     fn look(&mut self, table: &Descriptors) -> bool {
         self.found = match table.get(self.fd) {
-            Ok(descriptor) => descriptor.file.object.told(descriptor.file.object.ready() & self.wanted),
+            Ok(descriptor) => descriptor.file.object.told(descriptor.file.object.ready_by_now() & self.wanted),
             Err(_) => poll::NVAL,
         };
         self.found != 0

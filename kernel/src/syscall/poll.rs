@@ -102,7 +102,7 @@ fn look_at(table: &Descriptors, fds: &mut [PollFd]) {
     if any_later != 0 {
         for fd in fds.iter_mut().filter(|fd| fd.revents == LATER) {
             fd.revents = match table.get(fd.fd) {
-                Ok(descriptor) => descriptor.file.object.ready() & (fd.events | ALWAYS),
+                Ok(descriptor) => descriptor.file.object.ready_by_now() & (fd.events | ALWAYS),
                 Err(_) => bits::NVAL,
             };
         }

@@ -210,6 +210,9 @@ fn sets(checks: &mut Checks) {
     let found = wait_to(many, events.as_mut_ptr() as usize, FDS, 0);
     checks.eq((added, found), (true, Ok(FDS)), "a look finds the signal by all of them at once");
     let _ = numbers(fds[0], 1);
+    kill(sig::USR1);
+    checks.eq(look(&mut [PollFd { fd: many, events: poll::IN, revents: 0 }]), [poll::IN], "as does one at their set");
+    let _ = numbers(fds[0], 1);
     let _ = (raw(nr::CLOSE, [many as usize]), fds.iter().for_each(|fd| _ = io::close(*fd)));
     let (inner, outer) = (set(), set());
     let fd = create(-1, &[sig::USR1], NONBLOCK).unwrap_or(-1);
