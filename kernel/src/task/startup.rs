@@ -259,10 +259,20 @@ fn records(handles: &Handles) -> Result<Vec<HandleInfo>, Errno> {
     Ok(records)
 }
 
+/// Words that are written between two points: 100 instructions each, and as many to find where a string ends.
+const WORDS_TO_POINT: usize = 256;
+
 /// The count of arguments, the pointers to them and to the environment, and the auxiliary vector.
 fn vectors(args: &Strings, args_at: usize, env: &Strings, env_at: usize, auxv: &[(u64, u64)]) -> Result<Pieces, Errno> {
     let mut bytes = Pieces::default();
-    let mut word = |value: u64| bytes.append(&value.to_le_bytes());
+    let mut count = 0_usize;
+    let mut word = |value: u64| -> Result<(), Errno> {
+        count += 1;
+        if count.is_multiple_of(WORDS_TO_POINT) {
+            resched_point(Sleep::Killable)?;
+        }
+        Ok(bytes.append(&value.to_le_bytes())?)
+    };
     word(args.count as u64)?;
     for (strings, start) in [(args, args_at), (env, env_at)] {
         let mut from = 0;

@@ -1,4 +1,4 @@
-//! Control groups, for who has machine control for them.
+//! Control groups, for programs that have machine control for them.
 
 use crate::abi::nr;
 use crate::handles::control;

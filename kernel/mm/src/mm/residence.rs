@@ -84,6 +84,10 @@ impl<M: Machine> Mm<M> {
                     }
                 }
                 addr = addr + PAGE_SIZE;
+                // (Where frames are short, each fault looks for them everywhere first.)
+                if self.machine.resched_point().is_err() {
+                    break;
+                }
             }
             drop(areas);
             if let Some(stop) = stopped {

@@ -78,6 +78,7 @@ const KINDS: &[(&str, Work)] = &[
     ("a process of many threads is stopped", threads_stopped),
     ("threads give way to another program", threads_replaced),
     ("a program gets long arguments", arguments_passed),
+    ("a program gets many arguments", many_arguments_passed),
     ("data is looked for behind a large hole", hole_passed),
     ("the time of many threads is asked for", threads_timed),
     ("timers of many processes ring together", timers_ring),
@@ -512,6 +513,15 @@ fn arguments_passed(_: &Amount) -> Result<bool, Errno> {
     let become_another = || {
         let arguments = [c"latency", c"nothing", &*long];
         process::execve(c"/tests/latency", arguments, [&*long]).get()
+    };
+    Ok(child(become_another) == Ok(Status::Exited(0)))
+}
+
+fn many_arguments_passed(amount: &Amount) -> Result<bool, Errno> {
+    let become_another = || {
+        let mut arguments = alloc::vec![c""; amount.areas];
+        (arguments[0], arguments[1]) = (c"latency", c"nothing");
+        process::execve(c"/tests/latency", arguments, alloc::vec![c""; amount.areas]).get()
     };
     Ok(child(become_another) == Ok(Status::Exited(0)))
 }

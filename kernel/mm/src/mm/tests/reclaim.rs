@@ -174,3 +174,20 @@ fn who_is_killed_in_reclaim_loses_no_page() {
     drop(mm);
     rig.assert_balanced_but(reclaim.frames());
 }
+
+/// Where memory is short, each page of a range takes long to bring in, and whoever brings in many can be ended between two.
+#[test]
+fn who_populates_can_be_ended_at_each_page() {
+    const POINTS: usize = 8;
+    let (rig, reclaim) = machine(16);
+    let mm = rig.space();
+    let at = anon(&rig, &mm, 1000 * PAGE);
+    Sim::kill_after(POINTS);
+    assert!(mm.advise(at, 1000 * PAGE, quire_abi::flags::madv::POPULATE_WRITE).is_err());
+    Sim::kill_after(usize::MAX);
+    // (A fault brings in up to 16.)
+    assert!(mm.rss() <= 16 * (POINTS + 1), "{} pages", mm.rss());
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced_but(reclaim.frames());
+}
