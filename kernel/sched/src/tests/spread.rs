@@ -198,7 +198,7 @@ fn what_is_left_over_takes_turns() {
                 let Some(source) = paces[cpu].source(cpu, now * SLICE, SLICE, own, others) else { continue };
                 let there = load(&queues[source]);
                 let is_better = may_move(weight, own, there);
-                if !is_better && !(paces[cpu].is_rare() && may_take_turn(weight, own, there)) {
+                if !(is_better || paces[cpu].is_rare() && may_take_turn(weight, own, there)) {
                     continue;
                 }
                 let Some(at) = (1..queues[source].len()).find(|at| moved_at[queues[source][*at]] + 2 <= now) else {
