@@ -325,7 +325,7 @@ mod tests {
             ("0M", "needs 29M"),
             ("1K", "needs 29M"),
             ("28M", "needs 29M"),
-            ("27649K", "whole MiB"),
+            ("29697K", "whole MiB"),
             ("99999999999G", "address"),
         ] {
             let said = wrong.parse::<MemorySize>().unwrap_err();
