@@ -232,6 +232,17 @@ pub fn counter(name: &str) -> Option<u64> {
     records::<Counter>().find(|counter| text(&counter.name) == name).map(|counter| counter.value)
 }
 
+/// Counters by their names, from one reading of all; 0 for one that there is not.
+pub fn counters<const N: usize>(names: [&str; N]) -> [u64; N] {
+    let mut values = [0; N];
+    for counter in records::<Counter>() {
+        if let Some(at) = names.iter().position(|name| *name == text(&counter.name)) {
+            values[at] = counter.value;
+        }
+    }
+    values
+}
+
 /// The machine as a whole.
 pub fn system() -> Result<info::SystemInfo, Errno> {
     record(0)

@@ -85,15 +85,14 @@ fn summary(system: &SystemInfo, unit: Unit, wide: bool) {
     let cached = if wide { "     buffers       cache" } else { "  buff/cache" };
     println!("               total        used        free      shared{cached}   available");
     let show = |pages| unit.show(pages);
-    let [cached, dirty, shared] =
-        ["nr_file_pages", "nr_dirty", "nr_shmem"].map(|name| info::counter(name).unwrap_or(0));
+    let [cached, dirty, shared] = info::counters(["nr_file_pages", "nr_dirty", "nr_shmem"]);
     let (available, cached) = (available() + cached.saturating_sub(dirty), cached + shared);
     let used = system.managed.saturating_sub(system.free).saturating_sub(cached);
     let [total, used, free, shared] = [system.managed, used, system.free, shared].map(show);
     let [none, cached, available] = [0, cached, available].map(show);
     let cached = if wide { format!("{none:>12}{cached:>12}") } else { format!("{cached:>12}") };
     println!("Mem:    {total:>12}{used:>12}{free:>12}{shared:>12}{cached}{available:>12}");
-    let [total, used] = ["nr_swap_total", "nr_swap_used"].map(|name| info::counter(name).unwrap_or(0));
+    let [total, used] = info::counters(["nr_swap_total", "nr_swap_used"]);
     let [total, used, free] = [total, used, total.saturating_sub(used)].map(show);
     println!("Swap:   {total:>12}{used:>12}{free:>12}");
 }

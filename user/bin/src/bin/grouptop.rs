@@ -19,7 +19,7 @@ use quire_rt::{eprintln, info, print};
 quire_rt::entry!(main);
 
 fn main() -> i32 {
-    let options = match Options::parse("d:ospn", "grouptop [-spn] [-d SECONDS] [-o]") {
+    let options = match Options::parse_alone("d:ospn", &[], "grouptop [-spn] [-d SECONDS] [-o]") {
         Ok(options) => options,
         Err(status) => return status,
     };

@@ -18,7 +18,7 @@ use quire_rt::{Errno, eprintln, info, print, time};
 quire_rt::entry!(main);
 
 fn main() -> i32 {
-    let options = match Options::parse("d:o", "pressure [-d SECONDS] [-o]") {
+    let options = match Options::parse_alone("d:o", &[], "pressure [-d SECONDS] [-o]") {
         Ok(options) => options,
         Err(status) => return status,
     };
@@ -48,7 +48,7 @@ fn look() -> Result<Facts, Errno> {
         pressure: info::record(0)?,
         lists: (0..nodes).filter_map(|node| Some((node as u32, lists(node, &groups)?))).collect(),
         swap: info::record(0)?,
-        counters: COUNTERS.map(|(name, _)| info::counter(name).unwrap_or(0)),
+        counters: info::counters(COUNTERS.map(|(name, _)| name)),
         at: time::monotonic(),
     })
 }

@@ -87,7 +87,7 @@ impl Counts {
             ..sum
         };
         let counts =
-            Counts { pages: counters_of(["pswpin", "pswpout", "pgpgin_pages", "nr_written"]), ..Counts::default() };
+            Counts { pages: info::counters(["pswpin", "pswpout", "pgpgin_pages", "nr_written"]), ..Counts::default() };
         Ok(info::records::<CpuInfo>().filter(|cpu| cpu.online == 1).fold(counts, add))
     }
 
@@ -123,20 +123,9 @@ fn watch(delay: u64, count: u64) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Counters by their names, of one look.
-fn counters_of<const N: usize>(names: [&str; N]) -> [u64; N] {
-    let mut values = [0; N];
-    for counter in info::records::<Counter>() {
-        if let Some(at) = names.iter().position(|name| *name == info::text(&counter.name)) {
-            values[at] = counter.value;
-        }
-    }
-    values
-}
-
 fn show(counts: Counts, seconds: u64) -> Result<(), Errno> {
     let free = info::system()?.free;
-    let [swapped, file, shared] = counters_of(["nr_swap_used", "nr_file_pages", "nr_shmem"]).map(kib);
+    let [swapped, file, shared] = info::counters(["nr_swap_used", "nr_file_pages", "nr_shmem"]).map(kib);
     let running = info::processes(0).filter(|process| process.state == u32::from(b'R')).count();
     let share = |part: u64| (part.min(counts.all) * 100).checked_div(counts.all).unwrap_or(0);
     let idle = share(counts.idle);
