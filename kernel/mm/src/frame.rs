@@ -123,6 +123,46 @@ impl<M: Machine> Drop for Ahead<M> {
     }
 }
 
+/// A zeroed block of 2 MiB for a process's memory, charged, with one reference: at once or not at all. `point` is called now and then while it is cleared; if that
+/// fails, so does this.
+pub(crate) fn alloc_block<M: Machine>(machine: M, order: u32, point: impl Fn() -> bool) -> Result<Pfn, AllocError> {
+    const GFP: Gfp = Gfp::HIGHMEM.union(Gfp::MOVABLE).union(Gfp::NOWARN).union(Gfp::NORETRY).union(Gfp::NOMEMALLOC);
+    /// Pages that are cleared between two points.
+    const AT_ONCE: usize = 32;
+    let pages = 1 << order;
+    let group = machine.groups().charge_block(pages)?;
+    let allocated = machine.pages().alloc_raw(order, GFP);
+    let Ok(pfn) = allocated else {
+        if group != 0 {
+            machine.groups().uncharge(group, pages);
+        }
+        return allocated;
+    };
+    machine.count(Event::UserAlloc, pages);
+    if group != 0 {
+        note_group(machine, pfn, group);
+    }
+    for k in 0..pages {
+        machine.clear_page(Pfn(pfn.0 + k).addr());
+        if k % AT_ONCE == AT_ONCE - 1 && !point() {
+            free_block(machine, pfn, order);
+            return Err(AllocError);
+        }
+    }
+    Ok(pfn)
+}
+
+/// Frees a block that was allocated for user memory and has not become a page of it.
+pub(crate) fn free_block<M: Machine>(machine: M, pfn: Pfn, order: u32) {
+    machine.count(Event::UserFree, 1 << order);
+    let group = page(machine, pfn).control_group();
+    if group != 0 {
+        machine.groups().uncharge(group, 1 << order);
+    }
+    // SAFETY: the caller is the only holder and gives it up.
+    unsafe { machine.pages().free_pages(pfn, order) }
+}
+
 /// A frame for a page that moves there, and whose charge it takes; nobody is killed for it.
 pub fn alloc_to_move<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     let pfn = machine.pages().alloc_raw(0, Gfp::HIGHUSER_MOVABLE | Gfp::NORETRY | Gfp::NOWARN)?;

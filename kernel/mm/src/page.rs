@@ -14,10 +14,11 @@
 //! | `Kernel` | allocated, use unspecified | the holder's | holder: to the ones below; [`PageAllocator::free_pages`]: to `Cached` or `Free` |
 //! | `Slab` | memory of a slab cache | the slab's | as above |
 //! | `Table` | a translation table | the table's | as above |
+//! | `Whole` | 512 frames of anonymous user memory that are one page ([`crate::rmap::whole`]); `owner` and `index` as for `Anon`, of the first one | – | taken apart: to `Anon`; the end of its count: as for `Anon` |
 //! | `Anon` | anonymous user memory; `owner` is its `AnonVma`, `index` its pgoff; both change only while it is frozen | `next`: see [`PageFlags::RETURNED`] | the end of its count; [`PageAllocator::free_frozen_pages`]: to `Cached` or `Free` |
 //! | `Object` | a page of a memory object (`owner`) at `index` | `next`: as for `Anon` | as above |
 //!
-//! While a frame is allocated (the last five states), the page allocator owns only state and order, and the holder owns
+//! While a frame is allocated (the last six states), the page allocator owns only state and order, and the holder owns
 //! everything else. The holder that frees it must leave `pins` 0, none of the flags in [`PageFlags::NOT_WHEN_FREED`], and the
 //! count that the next section says.
 //!
@@ -35,7 +36,8 @@
 //! | the page is | count |
 //! | --- | --- |
 //! | new, on its way to an entry or an object | 1 |
-//! | `Anon` | a reference for each present entry that maps it |
+//! | `Anon` | a reference for each present entry that maps it, be it its own or that of a block of 2 MiB around it |
+//! | `Whole` | a reference for each block entry that maps it, and no others: it cannot be found |
 //! | `Object`, in its object's tree | a reference for each such entry, and 1 for the object |
 //! | `Object`, which its object has given up | a reference for each such entry that is left |
 //! | either, pinned | 1 more for each pin, which `pins` counts besides |
@@ -427,6 +429,41 @@ impl Page {
         // Last, so that a thread that finds the frame by its new state sees its owner too.
         let kept = self.head() & !(STATE_MASK | 0xff << INDEX_HIGH_SHIFT);
         self.head.publish(change(kept | state as u64 | (index >> 32) << INDEX_HIGH_SHIFT));
+    }
+
+    /// Makes an allocated block of [`crate::rmap::whole::ORDER`] that only the caller can access a whole page of user memory.
+    pub(crate) fn init_whole(&self, owner: usize, index: u64) {
+        debug_assert!(self.state() == PageState::Kernel && index < 1 << INDEX_BITS);
+        self.index.store(index as u32, Relaxed);
+        let group = self.owner.load(Relaxed) & 0xffff;
+        self.owner.store((owner as u64) << 16 | group, Relaxed);
+        let kept = self.head() & !(STATE_MASK | 0xff << INDEX_HIGH_SHIFT);
+        self.head.publish(kept | PageState::Whole as u64 | (index >> 32) << INDEX_HIGH_SHIFT);
+    }
+
+    /// Makes the record of a frame inside a whole page that of an anonymous page with `refs` references. It can be found from now on.
+    pub(crate) fn init_part(&self, owner: usize, index: u64, group: u16, refs: u32) {
+        debug_assert!(self.state() == PageState::Absent && index < 1 << INDEX_BITS);
+        self.pins.store(0, Relaxed);
+        self.next.store(0, Relaxed);
+        self.index.store(index as u32, Relaxed);
+        self.owner.store((owner as u64) << 16 | u64::from(group), Relaxed);
+        let index_high = (index >> 32) << INDEX_HIGH_SHIFT;
+        self.head.publish(PageState::Anon as u64 | index_high | u64::from(refs) * ONE_REF);
+    }
+
+    /// Takes the page lock of a whole page; `false` if it is none, or not held. For any caller.
+    pub(crate) fn lock_whole(&self, relax: impl Fn()) -> bool {
+        self.head.mark_if(PageState::Whole as u64, PageFlags::LOCKED.bits().into(), relax)
+    }
+
+    /// Makes the record of a whole page, which the caller has locked, that of its first page, and unlocks it.
+    pub(crate) fn end_whole(&self) {
+        debug_assert!(self.state() == PageState::Whole);
+        self.next.store(0, Relaxed);
+        let order = u64::from(self.order()) << ORDER_SHIFT;
+        let lock = u64::from(PageFlags::LOCKED.bits());
+        self.head.flip_and_publish(order | lock | PageState::Whole as u64 ^ PageState::Anon as u64);
     }
 
     /// The control group that the page is charged to, or that a frame will be which nobody else knows.

@@ -144,6 +144,26 @@ impl Pte {
         Pte(frame.get() as u64 | attrs | bits::VALID)
     }
 
+    /// Instead of a block entry that becomes a table, or empty: no walker follows it.
+    pub const SPLITTING: Pte = Pte(1 << 63);
+
+    /// Whether an entry at level 2 maps a block.
+    #[inline(always)]
+    pub const fn is_block(self) -> bool {
+        self.0 & (bits::TABLE | bits::VALID) == bits::VALID
+    }
+
+    /// The last-level entry that maps page `k` of the block that this entry maps.
+    #[inline(always)]
+    pub const fn page_of_block(self, k: usize) -> Pte {
+        Pte((self.0 | bits::TABLE) + ((k as u64) << LEVEL_SHIFT[3]))
+    }
+
+    /// The attributes of a block entry.
+    pub const fn block_attrs(self) -> u64 {
+        self.0 & !(bits::ADDR | bits::VALID)
+    }
+
     /// Whether hardware follows the entry.
     #[inline(always)]
     pub const fn is_present(self) -> bool {

@@ -44,6 +44,7 @@
 
 mod release;
 mod tour;
+pub mod whole;
 
 use core::cell::UnsafeCell;
 use core::ptr;

@@ -15,6 +15,20 @@ pub enum Bug {
     ForkTakesNoReference,
     /// A page that was copied on a write keeps the reference of the entry.
     CopyKeepsReference,
+    /// fork of a block takes no reference.
+    BlockForkTakesNoReference,
+    /// fork leaves the parent's block writable.
+    BlockForkStaysWritable,
+    /// A whole page that is taken apart forgets that others have it.
+    ApartForgetsHolders,
+    /// A block becomes a table without an invalidation.
+    SplitForgetsFlush,
+    /// A block is unmapped without an invalidation.
+    BlockZapForgetsFlush,
+    /// A write reuses a block that two spaces hold.
+    BlockReuseWithTwoOwners,
+    /// A new block is not published.
+    BlockFaultForgetsPublication,
     /// A charge may go beyond a group's limit.
     ChargeIgnoresLimit,
     /// A page that is freed stays charged to its group.
@@ -265,7 +279,14 @@ impl Bug {
     ];
 
     /// All others.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 70] = [
+        Self::BlockForkTakesNoReference,
+        Self::BlockForkStaysWritable,
+        Self::ApartForgetsHolders,
+        Self::SplitForgetsFlush,
+        Self::BlockZapForgetsFlush,
+        Self::BlockReuseWithTwoOwners,
+        Self::BlockFaultForgetsPublication,
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,
         Self::CopyKeepsReference,

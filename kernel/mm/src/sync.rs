@@ -100,6 +100,8 @@ pub enum Rank {
     RunQueue = 48,
     /// Reclaim's state of a node.
     Reclaim = 50,
+    /// A whole page of 2 MiB.
+    Whole = 51,
     /// A zone of the page allocator.
     Zone = 52,
     /// The boot heap.

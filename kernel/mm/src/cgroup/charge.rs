@@ -58,6 +58,19 @@ impl<M: Machine> Groups<M> {
         }
     }
 
+    /// Charges a block of pages to the calling thread's group without waiting; the group's number, 0 for the root. The error is nobody's: a smaller
+    /// block will do.
+    pub(crate) fn charge_block(&self, pages: usize) -> Result<u16, AllocError> {
+        let id = self.machine.group();
+        if id == 0 {
+            return Ok(0);
+        }
+        let Some(group) = self.get(id) else { return Ok(0) };
+        let may = |group: &Group<M>| group.limit(Limit::Max).min(group.limit(Limit::High));
+        let fits = group.upwards().all(|group| group.usage() + pages <= may(group));
+        if fits && group.try_charge(pages, may).is_ok() { Ok(id) } else { Err(AllocError) }
+    }
+
     /// As [`Groups::charge_now`], by all means: pages of a group at its limit leave memory. On an error the group is out of memory, of which
     /// the thread was told, or the thread is killed. The caller holds no lock, and may sleep.
     pub(crate) fn charge(&self) -> Result<u16, AllocError> {

@@ -35,12 +35,13 @@ impl Groups<&'static Sim> {
                 tables[usize::from(crate::table::charged_to(self.machine, Pfn(n).addr()))] += 1;
             }
             let id = usize::from(page.control_group());
-            if page.state().is_user() && id != 0 && id < end {
+            let is_whole = page.state() == PageState::Whole;
+            if (page.state().is_user() || is_whole) && id != 0 && id < end {
                 assert!(
                     self.machine.pages().pageblocks().of(Pfn(n)).may_have_group(id as u16),
                     "frame {n}, group {id}"
                 );
-                own[id] += 1;
+                own[id] += if is_whole { 512 } else { 1 };
                 files[id] += usize::from(page.state() == PageState::Object);
             }
         }

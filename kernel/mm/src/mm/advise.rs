@@ -134,7 +134,7 @@ impl<M: Machine> Mm<M> {
         }
         if self.tables.wants_sweep() {
             let _alone = areas.write();
-            self.tables.sweep(&self.asid);
+            self.tables.sweep();
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ impl<M: Machine> Mm<M> {
                 if let Some((from, to)) = self.tables.make_old(start, end)
                     && !seeded!(ColdForgetsFlush)
                 {
-                    flush_range(self.machine, &self.asid, from, to);
+                    flush_range(self.machine, self.tables.asid(), from, to);
                 }
                 Ok(())
             }

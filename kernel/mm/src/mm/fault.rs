@@ -70,6 +70,8 @@ pub(super) enum Stop {
     Elsewhere,
     /// Memory is missing, and must be waited for with no lock held ([`Supply::refill`]).
     Short,
+    /// There is an empty table where a block may come: it is to be unlinked with the areas locked exclusively.
+    Vacant,
     /// Its entry does not have the rights of its area yet: mprotect is about to change it.
     Changing,
     /// It cannot be brought in.
@@ -160,6 +162,12 @@ impl<M: Machine> Mm<M> {
         match stop {
             Stop::Elsewhere => self.bring_back(addr),
             Stop::Short => Ok(supply.refill()?),
+            Stop::Vacant => {
+                let mut areas = self.areas.intend();
+                let _alone = areas.write();
+                self.tables.unlink_vacant(addr);
+                Ok(())
+            }
             Stop::Changing => {
                 let areas = self.areas.intend();
                 debug_assert!(self.has_rights(&areas, addr), "an entry has fewer rights than its area");
@@ -183,8 +191,8 @@ impl<M: Machine> Mm<M> {
     /// Whether a present entry for `addr` allows reading and execution as its area does. That holds except during a
     /// change of rights.
     fn has_rights(&self, areas: &Areas<M>, addr: UserAddr) -> bool {
-        let (Some(vma), Some(leaf)) = (areas.tree.find(addr), self.tables.walk(addr)) else { return true };
-        let pte = leaf.peek(index(addr.get(), 3));
+        let Some(vma) = areas.tree.find(addr) else { return true };
+        let pte = self.entry(addr);
         let may = |access, has: bool| has || !vma.flags.allows(access);
         !pte.is_present() || may(Access::Read, pte.is_readable()) && may(Access::Exec, pte.is_executable())
     }
@@ -241,7 +249,12 @@ impl<M: Machine> Mm<M> {
 
     #[inline]
     fn try_fault_in(&self, vma: &Vma<M>, addr: UserAddr, touch: &Touch<'_, M>) -> Result<(), Stop> {
-        let leaf = self.tables.walk_or_create(addr, touch.supply)?;
+        let leaf = match self.tables.find_leaf(addr) {
+            Some(leaf) if leaf.is_vacant() && self.wants_block(vma, addr, touch) => return Err(Stop::Vacant),
+            Some(leaf) => leaf,
+            None if self.fault_above(vma, addr, touch)? => return Ok(()),
+            None => self.tables.walk_or_create(addr, touch.supply)?,
+        };
         let pte = leaf.peek(index(addr.get(), 3));
         let done = match pte.kind() {
             // mprotect changes the area's rights first, and then those of the entries.
@@ -470,7 +483,7 @@ impl<M: Machine> Mm<M> {
         }
         self.machine.count(Event::FaultSpurious, 1);
         // An entry that was made more permissive without a flush may still be cached as it was.
-        flush_page(self.machine, &self.asid, addr);
+        flush_page(self.machine, self.tables.asid(), addr);
         Ok(())
     }
 }

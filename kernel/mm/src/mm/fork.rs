@@ -65,7 +65,7 @@ impl<M: Machine> Mm<M> {
         };
         child.charge(counts);
         if protected {
-            flush_space(self.machine, &self.asid);
+            flush_space(self.machine, self.tables.asid());
         }
         drop(areas);
         if copied.is_err() && seeded!(FailedForkKeepsChild) {

@@ -40,7 +40,7 @@ impl<M: Machine> Mm<M> {
         if let Some((from, to)) = changed
             && !seeded!(GiveUpForgetsFlush)
         {
-            flush_range(self.machine, &self.asid, from, to);
+            flush_range(self.machine, self.tables.asid(), from, to);
         }
     }
 

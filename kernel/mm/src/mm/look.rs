@@ -33,7 +33,12 @@ impl<M: Machine> Mm<M> {
     /// Takes the access flags around the entry for `addr`; whether it was young, and maps the page `pfn`. The areas are locked
     /// for reading.
     fn look_around(&self, addr: UserAddr, pfn: Pfn) -> bool {
-        let Some(leaf) = self.tables.walk(addr) else { return false };
+        let Some(leaf) = self.tables.find_leaf(addr) else {
+            let is_used = self.look_at_block(addr);
+            // (What all pages of the block are told is this one's answer.)
+            frame::page(self.machine, pfn).clear_flags(PageFlags::REFERENCED);
+            return is_used;
+        };
         let own = index(addr.get(), 3);
         let first = own & !(RUN - 1);
         let (mut from, mut to) = (RUN, 0);
@@ -56,7 +61,7 @@ impl<M: Machine> Mm<M> {
         drop(guard);
         if from < to && !seeded!(LookForgetsFlush) {
             let start = UserAddr::new((addr.get() & !(RUN * PAGE_SIZE - 1)) + from * PAGE_SIZE);
-            flush_range(self.machine, &self.asid, start, start + (to - from) * PAGE_SIZE);
+            flush_range(self.machine, self.tables.asid(), start, start + (to - from) * PAGE_SIZE);
         }
         is_used
     }

@@ -12,7 +12,9 @@ use crate::fallible::KArc;
 use crate::machine::Limit;
 use crate::mm::Machine;
 use crate::object::Object;
+use crate::spaces::HugePages;
 use crate::supply::{Supply, supplied};
+use crate::table::LEAF_SPAN;
 use crate::vma::{Backing, Kind, Spot, VmFlags, Vma};
 
 /// The arguments of mmap, with descriptor and offset resolved to an object and an index.
@@ -121,7 +123,10 @@ impl<M: Machine> Mm<M> {
             return Err(Errno::ENOMEM);
         }
         let pages = len >> PAGE_SHIFT;
-        let start = place(areas, request, len)?;
+        let may_be_huge = request.object.is_none()
+            && !flags.contains(VmFlags::SHARED)
+            && self.machine.spaces().huge_pages().get() != HugePages::Never;
+        let start = place(areas, request, len, may_be_huge)?;
         let end = start + len;
         if request.flags.contains(Map::LOCKED) && self.limit(Limit::MemLock) == 0 {
             return Err(Errno::EPERM);
@@ -321,7 +326,12 @@ fn area_flags<M: Machine>(request: &MapRequest<M>) -> Result<VmFlags, Errno> {
 }
 
 /// Chooses the address for `len` bytes.
-fn place<M: Machine>(areas: &Areas<M>, request: &MapRequest<M>, len: usize) -> Result<UserAddr, Errno> {
+fn place<M: Machine>(
+    areas: &Areas<M>,
+    request: &MapRequest<M>,
+    len: usize,
+    may_be_huge: bool,
+) -> Result<UserAddr, Errno> {
     let layout = &areas.layout;
     let addr = UserAddr::new(request.addr);
     let task_size = layout.task_size.get();
@@ -343,7 +353,23 @@ fn place<M: Machine>(areas: &Areas<M>, request: &MapRequest<M>, len: usize) -> R
         }
         return Ok(addr);
     }
+    if may_be_huge
+        && request.addr == 0
+        && len.is_multiple_of(LEAF_SPAN)
+        && let Some(start) = find_aligned(areas, len)
+    {
+        return Ok(start);
+    }
     find_place(areas, addr.page_floor(), len)
+}
+
+/// The highest aligned place for whole blocks in the highest gap below the mmap base that has one for sure.
+fn find_aligned<M: Machine>(areas: &Areas<M>, len: usize) -> Option<UserAddr> {
+    const SLACK: usize = LEAF_SPAN - PAGE_SIZE;
+    let layout = &areas.layout;
+    let all = len.checked_add(SLACK)?;
+    let gap = areas.tree.highest_gap(all, layout.mmap_min.get(), layout.mmap_base.get())?;
+    Some(UserAddr::new((gap.get() + SLACK) & !(LEAF_SPAN - 1)))
 }
 
 /// Chooses the address for `len` bytes, at `hint` if possible and not 0.

@@ -22,8 +22,8 @@ use crate::mm::Machine;
 use crate::object::Object;
 use crate::page::{Page, PageFlags, PageState};
 use crate::page_alloc::{MigrateRange, MovePages};
-use crate::pte::{NonPresent, Pte, bits, index};
-use crate::rmap::{self, AnonVma, Release};
+use crate::pte::{ENTRIES, NonPresent, Pte, bits, index};
+use crate::rmap::{self, AnonVma, Release, whole};
 use crate::spaces::Move;
 use crate::table::entry::{self, Kind};
 use crate::table::flush::flush_page;
@@ -211,7 +211,7 @@ impl<M: Machine> Mm<M> {
         this.entry_made();
         // Before the unlock: whoever removes the entry may map another page there at once (break-before-make).
         if !seeded!(MoveForgetsFlush) {
-            flush_page(self.machine, &self.asid, addr);
+            flush_page(self.machine, self.tables.asid(), addr);
         }
         drop(guard);
         entry::note_dirty(self.machine, was, kind);
@@ -288,6 +288,10 @@ impl<M: Machine> Mover<M> {
             match page.state() {
                 PageState::Absent | PageState::Free | PageState::Cached => return true,
                 PageState::Slab | PageState::Table => return false,
+                PageState::Whole => {
+                    whole::take_apart(self.0, pfn);
+                    continue;
+                }
                 // A new page on its way to its table is `Kernel` for a moment.
                 PageState::Kernel => {}
                 PageState::Anon | PageState::Object => match self.send_away(pfn) {
@@ -319,6 +323,9 @@ impl<M: Machine> Mover<M> {
 
 impl<M: Machine> MigrateRange for Mover<M> {
     fn migrate(&self, start: Pfn, end: Pfn) -> Result<(), Pfn> {
+        // Whole pages first, whose frames but one look as if they were in no use.
+        let blocks = (start.0 & !(ENTRIES - 1)..end.0).step_by(ENTRIES).map(Pfn);
+        blocks.for_each(|pfn| whole::take_apart(self.0, pfn));
         // From the end, so that the last one that stays is found first.
         (start.0..end.0).rev().map(Pfn).find(|pfn| !self.clears(*pfn)).map_or(Ok(()), Err)
     }

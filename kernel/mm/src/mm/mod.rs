@@ -30,6 +30,7 @@ mod fault;
 mod fork;
 mod fresh;
 mod give_up;
+mod huge;
 pub(crate) mod look;
 mod map;
 mod migrate;
@@ -61,7 +62,6 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use quire_abi::Errno;
 
 use crate::addr::{PAGE_SHIFT, PhysAddr, USER_END, UserAddr};
-use crate::asid::AsidSlot;
 use crate::fallible::KArc;
 use crate::machine::{Asid, Limit};
 use crate::rmap::AnonVma;
@@ -204,7 +204,6 @@ pub struct Mm<M: Machine> {
     pub(crate) machine: M,
     pub(crate) areas: SharedLock<Areas<M>, M>,
     pub(crate) tables: Tables<M>,
-    pub(crate) asid: AsidSlot,
     pub(crate) anon_vma: KArc<AnonVma<M>>,
     heap: Heap,
     /// Pages promised; changed under the intent. At rest it equals the sum over the areas.
@@ -241,7 +240,6 @@ impl<M: Machine> Mm<M> {
             machine,
             areas: SharedLock::new(machine, Rank::AddressSpace, areas),
             tables,
-            asid: AsidSlot::new(),
             anon_vma,
             heap: Heap::new(),
             promised: AtomicUsize::new(0),
@@ -261,7 +259,7 @@ impl<M: Machine> Mm<M> {
     /// The value for `cpu`'s TTBR0 to run this space. Interrupts are masked until it is loaded.
     #[inline]
     pub fn activate(&self, cpu: usize) -> Ttbr0 {
-        let asid = self.machine.spaces().asids().activate(&self.asid, cpu);
+        let asid = self.machine.spaces().asids().activate(self.tables.asid(), cpu);
         Ttbr0 { table: self.tables.root(), asid }
     }
 
@@ -369,7 +367,7 @@ impl<M: Machine> Mm<M> {
         debug_assert!(done.is_ok());
         self.uncharge_rest(&areas);
         let _alone = areas.write();
-        self.tables.sweep(&self.asid);
+        self.tables.sweep();
     }
 }
 
@@ -379,7 +377,7 @@ impl<M: Machine> Drop for Mm<M> {
         self.machine.spaces().commit().uncharge(self.machine, *self.promised.get_mut());
         // The space is active nowhere, so after one invalidation its entries cannot get into a TLB again, and its pages
         // and tables can be freed at once.
-        flush_dead_space(self.machine, &self.asid);
+        flush_dead_space(self.machine, self.tables.asid());
         let counts = self.tables.zap_dead();
         self.uncharge(counts);
         // A test that fails leaves spaces as they are: a second panic would hide the first.
@@ -391,6 +389,6 @@ impl<M: Machine> Drop for Mm<M> {
         // A kill does not end this.
         self.areas.get_mut().tree.clear(|| _ = machine.resched_point());
         debug_assert_eq!(self.rss(), 0, "pages charged to a dead space");
-        self.machine.spaces().asids().release(&self.asid);
+        self.machine.spaces().asids().release(self.tables.asid());
     }
 }

@@ -7,6 +7,13 @@ use crate::fallible::KArc;
 use crate::mm::Machine;
 use crate::object::Object;
 use crate::pte::{ENTRIES, NonPresent};
+use crate::table::LEAF_SPAN;
+use crate::table::block::Found;
+
+/// Where the last-level table ends that has the entry for `va`.
+fn end_of_table(va: UserAddr) -> UserAddr {
+    UserAddr::new((va.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN)
+}
 
 /// Where a page is that is needed.
 enum Away<M: Machine> {
@@ -44,7 +51,12 @@ impl<M: Machine> Mm<M> {
         let Some((from, to)) = (match &of_object {
             // Of an object's page there may be no table.
             Some(_) => Some((from, to.min(from + ENTRIES * PAGE_SIZE))),
-            None => self.tables.next_part(from, to).map(|(from, to, _)| (from, to)),
+            None => match self.tables.next_any(from, to) {
+                Some((from, Found::Leaf(_))) => Some((from, end_of_table(from).min(to))),
+                // A block is in memory.
+                Some((from, Found::Block(_))) => return (None, end_of_table(from).min(to)),
+                None => None,
+            },
         }) else {
             return (None, to);
         };

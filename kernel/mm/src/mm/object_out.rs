@@ -97,10 +97,10 @@ impl<M: Machine> Mm<M> {
         if look && pte.is_young() {
             guard.test_and_clear_young(i);
             drop(guard);
-            flush_page(self.machine, &self.asid, addr);
+            flush_page(self.machine, self.tables.asid(), addr);
             return true;
         }
-        let mut gather = Gather::beside_faults(self.machine, &self.asid);
+        let mut gather = Gather::beside_faults(self.machine, self.tables.asid());
         let was = guard.take(i);
         gather.take(was, addr);
         gather.before_unlock();

@@ -73,7 +73,15 @@ impl<M: Machine> Mm<M> {
         if !areas.tree.find(addr).is_some_and(|vma| vma.flags.allows(access)) {
             return Ok(None);
         }
-        let Some(leaf) = self.tables.walk(addr) else { return Ok(None) };
+        let Some(leaf) = self.tables.find_leaf(addr) else {
+            let held = self.hold_in_block(addr, |pte| is_usable(pte, access == Access::Write))?;
+            let pinned = |pfn: Pfn| PinnedPage {
+                machine: self.machine,
+                addr: pfn.addr() + addr.page_offset(),
+                counted: true,
+            };
+            return Ok(held.map(pinned));
+        };
         let guard = leaf.lock();
         let pte = guard.get(index(addr.get(), 3));
         if !is_usable(pte, access == Access::Write) {
@@ -91,12 +99,9 @@ impl<M: Machine> Mm<M> {
         {
             let areas = self.areas.read();
             if areas.tree.find(page).is_some_and(|vma| vma.flags.allows(access))
-                && let Some(leaf) = self.tables.walk(page)
+                && is_usable(self.entry(page), access == Access::Write)
             {
-                let pte = leaf.peek(index(page.get(), 3));
-                if is_usable(pte, access == Access::Write) {
-                    return Ok(());
-                }
+                return Ok(());
             }
         }
         self.fault(page.get(), access)

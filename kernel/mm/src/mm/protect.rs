@@ -102,7 +102,7 @@ impl<M: Machine> Mm<M> {
                 *wants_copies |= old & (VmFlags::WRITE | VmFlags::SHARED | VmFlags::LOCKED) == VmFlags::LOCKED
                     && new.contains(VmFlags::WRITE);
                 if let Some((from, to)) = self.tables.protect(start, to, new) {
-                    flush_range(self.machine, &self.asid, from, to);
+                    flush_range(self.machine, self.tables.asid(), from, to);
                 }
             }
             start = to;

@@ -244,8 +244,8 @@ impl<M: Machine> Mm<M> {
         }
         match if any { self.tables.relocate(addr, to, old_len) } else { Moved::Nothing } {
             Moved::Nothing => {}
-            Moved::Pages => flush_range(self.machine, &self.asid, addr, old_end),
-            Moved::Tables => flush_space(self.machine, &self.asid),
+            Moved::Pages => flush_range(self.machine, self.tables.asid(), addr, old_end),
+            Moved::Tables => flush_space(self.machine, self.tables.asid()),
         }
         Ok(to)
     }

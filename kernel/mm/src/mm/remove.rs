@@ -74,7 +74,7 @@ impl<M: Machine> Mm<M> {
     /// Empties the entry for `addr` if it stands for the page `pfn`. The areas are locked for reading.
     fn unmap_page(&self, addr: UserAddr, pfn: Pfn) {
         let Some(leaf) = self.tables.walk(addr) else { return };
-        let mut gather = Gather::beside_faults(self.machine, &self.asid);
+        let mut gather = Gather::beside_faults(self.machine, self.tables.asid());
         let mut guard = leaf.lock();
         let i = index(addr.get(), 3);
         if guard.get(i).holds(pfn) {

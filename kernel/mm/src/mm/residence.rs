@@ -9,7 +9,7 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
 use crate::event::Event;
 use crate::machine::Limit;
 use crate::mm::Machine;
-use crate::pte::{NonPresent, Pte, index};
+use crate::pte::{NonPresent, Pte};
 use crate::supply::{Supply, supplied};
 use crate::vma::{VmFlags, Vma};
 
@@ -75,7 +75,7 @@ impl<M: Machine> Mm<M> {
             let mut stopped = None;
             while addr < stop {
                 let done = |pte: Pte| pte.is_present() && (!write || pte.is_writable());
-                if !self.tables.walk(addr).is_some_and(|leaf| done(leaf.peek(index(addr.get(), 3)))) {
+                if !done(self.entry(addr)) {
                     let pages = ((to - addr) >> PAGE_SHIFT).min(super::ahead::MAX_WINDOW);
                     let touch = Touch { write, exec: false, forced: Some(pages), supply: &supply };
                     stopped = self.fault_in(vma, addr, &touch).err();

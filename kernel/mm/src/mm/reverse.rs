@@ -27,7 +27,7 @@ impl Pte {
 impl<M: Machine> Mm<M> {
     /// The entry for `addr` as it is now.
     pub(super) fn entry(&self, addr: UserAddr) -> Pte {
-        self.tables.walk(addr).map_or(Pte::NONE, |leaf| leaf.peek(index(addr.get(), 3)))
+        self.tables.entry(addr)
     }
 
     /// Visits the one place where this space maps the anonymous page `pfn` with this pgoff, if there is one. With `sole`
@@ -52,7 +52,8 @@ impl<M: Machine> Mm<M> {
         if self.owns_anon(pfn) {
             return;
         }
-        let Some(leaf) = self.tables.walk(addr) else { return };
+        // (A page that a block maps remains where it is found now.)
+        let Some(leaf) = self.tables.find_leaf(addr) else { return };
         let guard = leaf.lock();
         let pte = guard.get(index(addr.get(), 3));
         let former = if pte.is_present() && pte.holds(pfn) { self.adopt(pfn, refs) } else { None };
@@ -186,6 +187,8 @@ pub(super) fn walk<M: Machine>(
             for_each_anon_mapping(machine, pfn, sole, counted);
             true
         }
+        // (Nobody holds such a page who looks for its mappings.)
+        PageState::Whole => true,
         _ => match Object::of_page(machine, page) {
             Some((object, index)) => for_each_object_mapping(&object, index, pfn, counted),
             None => true,

@@ -9,9 +9,9 @@ use crate::machine::Killed;
 use crate::mm::Machine;
 use crate::object::Whereabouts;
 use crate::page_alloc::FrameView;
-use crate::pte::{NonPresent, Path, Pte, index};
+use crate::pte::{NonPresent, Path, Pte, Step, index};
 use crate::swap::SlotView;
-use crate::table::Leaf;
+use crate::table::{LEAF_SPAN, Leaf};
 use crate::table::entry::Moved;
 use crate::vma::{VmFlags, Vma};
 
@@ -84,7 +84,10 @@ impl<M: Machine> Mm<M> {
         let areas = self.areas.intend_killable()?;
         let vma = areas.tree.find(addr);
         let (mut path, leaf) = self.tables.walk_with_path(addr);
-        let entry = leaf.map(|leaf| self.last_step(&leaf, addr, &mut path));
+        let entry = match leaf {
+            Some(leaf) => Some(self.last_step(&leaf, addr, &mut path)),
+            None => self.block_step(addr, &path),
+        };
         let outcome = match (entry, vma) {
             (Some(Ok(outcome)), _) => outcome,
             (Some(Err(absent)), Some(vma)) => self.first_touch(vma, addr, absent),
@@ -105,7 +108,7 @@ impl<M: Machine> Mm<M> {
 
     /// The number of this space.
     pub fn asid_view(&self) -> AsidView {
-        self.machine.spaces().asids().view(&self.asid)
+        self.machine.spaces().asids().view(self.tables.asid())
     }
 
     /// Reads the last-level entry; `Err` if it stands for no page.
@@ -119,6 +122,15 @@ impl<M: Machine> Mm<M> {
             Some(NonPresent::Migration(old)) => Ok(Outcome::Moving(old, entry.moved())),
             Some(absent @ (NonPresent::None | NonPresent::Marker(_))) => Err(absent),
         }
+    }
+
+    /// The entry of a block, which is the last one of the path.
+    fn block_step(&self, addr: UserAddr, path: &Path) -> Option<Result<Outcome, NonPresent>> {
+        let &[_, _, Step { entry, .. }] = path.steps() else { return None };
+        entry.is_block().then(|| {
+            let frame = self.machine.pages().frame_view(entry.page_of_block(index(addr.get(), 3)).addr().pfn());
+            Ok(Outcome::Mapped(entry.addr() + (addr.get() & (LEAF_SPAN - 1)), frame))
+        })
     }
 
     /// A present entry. Its table is locked, so that it keeps the page.

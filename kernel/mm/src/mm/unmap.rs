@@ -79,19 +79,19 @@ impl<M: Machine> Mm<M> {
         self.zap(start, end);
         if self.tables.wants_sweep() {
             let _alone = areas.write();
-            self.tables.sweep(&self.asid);
+            self.tables.sweep();
         }
         Ok(())
     }
 
     /// Clears the entries of a range without areas and frees their pages once no TLB holds them.
     fn zap(&self, start: UserAddr, end: UserAddr) {
-        self.zap_into(ManuallyDrop::new(Gather::new(self.machine, &self.asid)), start, end);
+        self.zap_into(ManuallyDrop::new(Gather::new(self.machine, self.tables.asid())), start, end);
     }
 
     /// Clears the entries of a range whose areas stay: faults may fill them again at any moment.
     pub(super) fn zap_beside_faults(&self, start: UserAddr, end: UserAddr) {
-        self.zap_into(ManuallyDrop::new(Gather::beside_faults(self.machine, &self.asid)), start, end);
+        self.zap_into(ManuallyDrop::new(Gather::beside_faults(self.machine, self.tables.asid())), start, end);
     }
 
     fn zap_into(&self, mut gather: ManuallyDrop<Gather<'_, M>>, start: UserAddr, end: UserAddr) {

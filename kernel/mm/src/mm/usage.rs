@@ -1,12 +1,16 @@
 //! Memory use of the areas of a space, from the entries of their tables: resident, referenced, dirty.
 
+use core::ops::Range;
+
 use super::Mm;
 use super::view::{AreaView, view};
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::frame;
 use crate::mm::Machine;
-use crate::page::PageFlags;
+use crate::page::{PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, index};
+use crate::table::LEAF_SPAN;
+use crate::table::block::{Block, Found};
 use crate::table::entry::Kind;
 
 /// Last-level tables read in one query, during which changes of the map wait.
@@ -31,6 +35,8 @@ pub struct Usage {
     pub shared_dirty: usize,
     /// Given up by MADV_FREE, and not written since.
     pub lazy_free: usize,
+    /// Mapped by blocks of 2 MiB.
+    pub huge: usize,
     /// Not in memory but in swap. A page of shared memory counts for each area that maps it.
     pub swapped: usize,
 }
@@ -76,6 +82,24 @@ impl Usage {
 }
 
 impl<M: Machine> Mm<M> {
+    /// Counts some of the pages of a block.
+    fn add_block(&self, block: &Block<'_, M>, pages: Range<usize>, usage: &mut Usage) {
+        let Some(guard) = block.lock() else { return };
+        let pte = guard.get();
+        let pfn = pte.addr().pfn();
+        let count = pages.len();
+        if frame::page(self.machine, pfn).state() == PageState::Whole {
+            usage.resident += count;
+            usage.anon += count;
+            usage.referenced += if pte.is_young() { count } else { 0 };
+            let is_sole = frame::page(self.machine, pfn).refs() == 1;
+            *(if is_sole { &mut usage.private_dirty } else { &mut usage.shared_dirty }) += count;
+        } else {
+            pages.for_each(|k| usage.add(self.machine, pte.page_of_block(k)));
+        }
+        usage.huge += count;
+    }
+
     /// The first area that ends above `from`, and its counts from `from` on, up to the address returned, which is the
     /// limit of one query. Entries are read without their tables' locks: concurrent changes may be counted or not.
     pub fn usage_from<R>(&self, from: UserAddr, see: impl FnOnce(AreaView<'_, M>, Usage, UserAddr) -> R) -> Option<R> {
@@ -88,11 +112,19 @@ impl<M: Machine> Mm<M> {
             if part != 0 && self.machine.resched_point().is_err() {
                 break;
             }
-            let Some((start, to, leaf)) = self.tables.next_part(at, vma.end) else {
+            let Some((start, found)) = self.tables.next_any(at, vma.end) else {
                 at = vma.end;
                 break;
             };
-            at = to;
+            at = UserAddr::new((start.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN).min(vma.end);
+            let leaf = match found {
+                Found::Leaf(leaf) => leaf,
+                Found::Block(block) => {
+                    let first = index(start.get(), 3);
+                    self.add_block(&block, first..first + ((at - start) >> PAGE_SHIFT), &mut usage);
+                    continue;
+                }
+            };
             if !leaf.is_vacant() {
                 let first = index(start.get(), 3);
                 (first..first + ((at - start) >> PAGE_SHIFT)).for_each(|i| usage.add(self.machine, leaf.peek(i)));

@@ -120,7 +120,7 @@ impl<M: Machine> Mm<M> {
                     guard.update(i, pte, Pte::cleaned);
                     drop(guard);
                     if !seeded!(WriteBackForgetsFlush) {
-                        flush_page(self.machine, &self.asid, addr);
+                        flush_page(self.machine, self.tables.asid(), addr);
                     }
                 }
                 1

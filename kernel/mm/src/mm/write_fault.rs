@@ -50,7 +50,7 @@ impl<M: Machine> Mm<M> {
                 self.machine.count(Event::FaultReuse, 1);
                 // This CPU has the read-only entry cached, and others may. (The neighbours reused along with it fault
                 // once more if theirs is cached.)
-                flush_page(self.machine, &self.asid, addr);
+                flush_page(self.machine, self.tables.asid(), addr);
                 return Ok(());
             }
             // The copy is made without the lock; the reference keeps the source from being freed or reused.
@@ -76,7 +76,7 @@ impl<M: Machine> Mm<M> {
         marking.end();
         if is_same {
             self.machine.count(Event::FaultReuse, 1);
-            flush_page(self.machine, &self.asid, addr);
+            flush_page(self.machine, self.tables.asid(), addr);
         }
     }
 
@@ -176,7 +176,7 @@ impl<M: Machine> Mm<M> {
             let mut guard = leaf.lock();
             let same = guard.get(i) == pte;
             if same {
-                guard.replace(i, new, addr, &self.asid);
+                guard.replace(i, new, addr, self.tables.asid());
             }
             same
         };
@@ -231,7 +231,7 @@ impl<M: Machine> Mm<M> {
                 filled += 1;
             }
             if filled > 0 {
-                flush_range(machine, &self.asid, addr, addr + filled * PAGE_SIZE);
+                flush_range(machine, self.tables.asid(), addr, addr + filled * PAGE_SIZE);
             }
             for (k, (pfn, age)) in pages[..filled].iter().zip(ages).enumerate() {
                 guard.fill(first + k, Pte::page(pfn.addr(), attrs & !bits::ACCESSED | age));

@@ -81,6 +81,12 @@ impl Head {
         self.0.fetch_xor(bits, Relaxed);
     }
 
+    /// As [`Head::flip`], ordered after all of the caller's accesses to the frame: it can be found from now on.
+    #[inline(always)]
+    pub(super) fn flip_and_publish(&self, bits: u64) {
+        self.0.fetch_xor(bits, Release);
+    }
+
     /// Adds a reference to one that the caller has. `false` if there are too many.
     #[inline(always)]
     pub(super) fn get(&self) -> bool {
@@ -112,6 +118,25 @@ impl Head {
         let mut head = self.load();
         while (1..REFS_MAX).contains(&refs_of(head)) && head & (STATE_MASK | mark) == state {
             match self.0.compare_exchange_weak(head, (head | mark) + ONE_REF, Acquire, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => head = now,
+            }
+        }
+        false
+    }
+
+    /// Sets `mark`, if the page is held, in this state, and not marked; waits with `relax` while it is marked. `false` if it is not held in
+    /// this state.
+    #[inline]
+    pub(super) fn mark_if(&self, state: u64, mark: u64, relax: impl Fn()) -> bool {
+        let mut head = self.load();
+        while refs_of(head) != 0 && head & STATE_MASK == state {
+            if head & mark != 0 {
+                relax();
+                head = self.load();
+                continue;
+            }
+            match self.0.compare_exchange_weak(head, head | mark, Acquire, Relaxed) {
                 Ok(_) => return true,
                 Err(now) => head = now,
             }

@@ -15,6 +15,7 @@ pub enum PageState {
     Slab = 4,
     Kernel = 5,
     Table = 6,
+    Whole = 7,
     Anon = 12,
     Object = 13,
 }
@@ -28,6 +29,7 @@ impl PageState {
             4 => Self::Slab,
             5 => Self::Kernel,
             6 => Self::Table,
+            7 => Self::Whole,
             12 => Self::Anon,
             13 => Self::Object,
             _ => Self::Absent,

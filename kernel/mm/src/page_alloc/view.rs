@@ -42,7 +42,7 @@ impl FrameView {
     /// An upper bound of the entries that map a page of user memory: its references, without pins and its object's.
     pub fn mappings(&self) -> u32 {
         let others = self.pins + u32::from(self.state == PageState::Object);
-        if self.state.is_user() { self.refs.saturating_sub(others) } else { 0 }
+        if self.state.is_user() || self.state == PageState::Whole { self.refs.saturating_sub(others) } else { 0 }
     }
 }
 
@@ -54,7 +54,7 @@ impl<M: Machine> PageAllocator<M> {
         let page = self.frames().page(head);
         let state = page.state();
         // (What the body of a kernel frame's record says is its holder's.)
-        let is_user = state.is_user();
+        let is_user = state.is_user() || state == PageState::Whole;
         Some(FrameView {
             pfn,
             head,

@@ -9,7 +9,7 @@ use crate::addr::Pfn;
 use crate::buddy::PAGEBLOCK_PAGES;
 use crate::frame;
 use crate::page::PageState;
-use crate::rmap::Release;
+use crate::rmap::{Release, whole};
 
 #[cfg(test)]
 std::thread_local! {
@@ -73,6 +73,9 @@ impl<M: Machine> Reclaim<M> {
             for n in 0..PAGEBLOCK_PAGES {
                 let pfn = Pfn(first.0 + n);
                 let id = frame::page(machine, pfn).control_group();
+                if n == 0 && groups.effective(id) != id {
+                    whole::take_apart(machine, pfn);
+                }
                 if frame::page(machine, pfn).state().is_user() && groups.effective(id) != id {
                     adopt(machine, pfn);
                 }

@@ -13,9 +13,11 @@ use super::passed::Passed;
 use super::ring::Ring;
 use crate::addr::Pfn;
 use crate::buddy::PAGEBLOCK_PAGES;
-use crate::cgroup::Machine;
+use crate::rmap::Machine;
 use crate::fallible::AllocError;
 use crate::frame;
+use crate::page::PageState;
+use crate::rmap::whole;
 
 /// Not seen by the hand yet.
 pub(super) const NEW: u8 = 0;
@@ -389,6 +391,15 @@ impl Policy {
 
     fn pass<M: Machine>(&mut self, machine: M, pfn: Pfn, group: u16) {
         let page = frame::page(machine, pfn);
+        // From now on its pages are found one by one.
+        if pfn.0.is_multiple_of(PAGEBLOCK_PAGES) && page.state() == PageState::Whole {
+            if machine.groups().effective(page.control_group()) == group {
+                whole::take_apart(machine, pfn);
+            } else {
+                let id = page.control_group();
+                self.has_met |= id != 0 && id % 64 == group % 64;
+            }
+        }
         let Some((list, has_returned)) = page.seen_by_reclaim() else { return };
         let id = page.control_group();
         self.has_met |= id != 0 && id % 64 == group % 64;

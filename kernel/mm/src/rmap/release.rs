@@ -12,6 +12,7 @@ use crate::event::Event;
 use crate::fallible::KArc;
 use crate::frame::page;
 use crate::page::{Page, PageState};
+use crate::pte::ENTRIES;
 
 /// Makes a new frame an anonymous page of `anon_vma`, which counts it as an owner, at this pgoff. From now on it can be
 /// found.
@@ -23,7 +24,7 @@ pub fn make_anon<M: Machine>(machine: M, pfn: Pfn, anon_vma: &KArc<AnonVma<M>>, 
 /// Drops references, and frees frames whose last reference was dropped. Anon_vmas lose their page owners in bulk when
 /// this is dropped; then no lock of rank `AnonVma` or above may be held.
 pub struct Release<M: Machine> {
-    machine: M,
+    pub(super) machine: M,
     anon_vma: *const AnonVma<M>,
     pages: usize,
     /// The control group of pages that were freed, and how many.
@@ -81,6 +82,19 @@ impl<M: Machine> Release<M> {
         // SAFETY: the count is 0, so nothing else can get the frame by its record; user mappings of it have been
         // invalidated (by the `Gather` and the callers of `LeafGuard::replace`).
         unsafe { self.machine.pages().free_frozen_pages(pfn, 0) }
+    }
+
+    /// Frees a whole page without references.
+    pub(super) fn end_whole(&mut self, pfn: Pfn) {
+        let whole = page(self.machine, pfn);
+        self.note(whole);
+        self.machine.count(Event::UserFree, ENTRIES);
+        let group = whole.control_group();
+        if group != 0 {
+            self.machine.groups().uncharge(group, ENTRIES);
+        }
+        // SAFETY: as in `free`; nobody finds a whole page.
+        unsafe { self.machine.pages().free_frozen_pages(pfn, super::whole::ORDER) }
     }
 
     #[inline]

@@ -60,12 +60,22 @@ enum Walk {
     Speculative,
 }
 
+/// Where a walk ends.
+enum End {
+    /// In a last-level table.
+    Leaf(PhysAddr),
+    /// At this level-2 entry.
+    Block(&'static AtomicU64),
+}
+
 /// The TLB of a CPU.
 #[derive(Default)]
 struct Cpu {
     ttbr0: Option<Ttbr0>,
     /// By ASID and page number: the entry, and the root of the tables that it came from, which no hardware knows.
     pages: HashMap<(u16, usize), (Pte, PhysAddr)>,
+    /// Blocks, by ASID and 2 MiB region, in the same way.
+    blocks: HashMap<(u16, usize), (Pte, PhysAddr)>,
     /// Last-level tables, by ASID and 2 MiB region.
     tables: HashMap<(u16, usize), PhysAddr>,
 }
@@ -264,16 +274,15 @@ impl State {
     fn translate(&mut self, cpu: usize, va: usize, access: Access) -> Result<Pte, Abort> {
         let ttbr0 = self.cpus[cpu].ttbr0.ok_or(Abort::Translation)?;
         let key = (ttbr0.asid.0, va >> PAGE_SHIFT);
-        let pte = match self.cpus[cpu].pages.get(&key) {
+        let pte = match self.cached(cpu, ttbr0, va) {
             Some((pte, root)) => {
-                assert_eq!(*root, ttbr0.table, "{va:#x}: an entry of another space with this ASID");
-                let pte = *pte;
+                assert_eq!(root, ttbr0.table, "{va:#x}: an entry of another space with this ASID");
                 self.check_same(ttbr0.table, va, pte);
                 pte
             }
             None => {
-                let pte = self.walk(cpu, ttbr0, va, Walk::For(access))?;
-                self.enter(cpu, ttbr0, va, pte);
+                let (pte, is_block) = self.walk(cpu, ttbr0, va, Walk::For(access))?;
+                self.enter(cpu, ttbr0, va, pte, is_block);
                 pte
             }
         };
@@ -282,12 +291,13 @@ impl State {
         }
         // The entry in memory is what must become dirty, and it may be another one by now.
         match self.walk(cpu, ttbr0, va, Walk::For(access)) {
-            Ok(there) if there.addr() == pte.addr() && there.is_writable() => {
-                self.cpus[cpu].pages.insert(key, (there, ttbr0.table));
+            Ok((there, is_block)) if there.addr() == pte.addr() && there.is_writable() => {
+                self.forget_cached(cpu, key);
+                self.enter(cpu, ttbr0, va, there, is_block);
                 Ok(there)
             }
             other => {
-                self.cpus[cpu].pages.remove(&key);
+                self.forget_cached(cpu, key);
                 Err(other.err().unwrap_or(Abort::Permission))
             }
         }
@@ -300,16 +310,48 @@ impl State {
         assert!(same, "break-before-make left out at {va:#x}");
     }
 
-    /// Puts into the TLB of `cpu` what a walk has found.
-    fn enter(&mut self, cpu: usize, ttbr0: Ttbr0, va: usize, pte: Pte) {
+    /// What the TLB of `cpu` has for an address: the entry of the page, and the root that it came from.
+    fn cached(&self, cpu: usize, ttbr0: Ttbr0, va: usize) -> Option<(Pte, PhysAddr)> {
+        let it = &self.cpus[cpu];
+        let of_block = || it.blocks.get(&(ttbr0.asid.0, va >> LEVEL_SHIFT[2]));
+        let page_of = |(pte, root): &(Pte, PhysAddr)| (pte.page_of_block(index(va, 3)), *root);
+        it.pages.get(&(ttbr0.asid.0, va >> PAGE_SHIFT)).copied().or_else(|| of_block().map(page_of))
+    }
+
+    /// Removes what the TLB of `cpu` has for a page.
+    fn forget_cached(&mut self, cpu: usize, key: (u16, usize)) {
+        self.cpus[cpu].pages.remove(&key);
+        self.cpus[cpu].blocks.remove(&(key.0, key.1 >> (LEVEL_SHIFT[2] - PAGE_SHIFT)));
+    }
+
+    /// Puts into the TLB of `cpu` what a walk has found: the entry of a page, or that of a page of a block.
+    fn enter(&mut self, cpu: usize, ttbr0: Ttbr0, va: usize, pte: Pte, is_block: bool) {
         let key = (ttbr0.asid.0, va >> PAGE_SHIFT);
+        let region = (ttbr0.asid.0, va >> LEVEL_SHIFT[2]);
         self.check_same(ttbr0.table, va, pte);
-        for (old, root) in self.cpus.iter().filter_map(|other| other.pages.get(&key)) {
+        for other in 0..self.cpus.len() {
             // (Another root's entry is of a past generation of ASIDs: its CPU forgets it in time.)
-            let same = old.addr() == pte.addr() || *root != ttbr0.table;
+            let same = self
+                .cached(other, ttbr0, va)
+                .is_none_or(|(old, root)| old.addr() == pte.addr() || root != ttbr0.table);
             assert!(same, "break-before-make left out at {va:#x}");
+            // Entries of two sizes for one address are a conflict, though they say the same.
+            let it = &self.cpus[other];
+            let conflicts = match is_block {
+                true => it.pages.iter().any(|((asid, page), (_, root))| {
+                    (*asid, page >> (LEVEL_SHIFT[2] - PAGE_SHIFT)) == region && *root == ttbr0.table
+                }),
+                false => it.blocks.get(&region).is_some_and(|(_, root)| *root == ttbr0.table),
+            };
+            assert!(!conflicts, "a block and a page in TLBs at {va:#x}");
         }
-        self.cpus[cpu].pages.insert(key, (pte, ttbr0.table));
+        if is_block {
+            let first = pte.addr().get() & !((1 << LEVEL_SHIFT[2]) - 1);
+            let block = Pte::block(PhysAddr::new(first), pte.0 & !(bits::ADDR | bits::TABLE | bits::VALID));
+            self.cpus[cpu].blocks.insert(region, (block, ttbr0.table));
+        } else {
+            self.cpus[cpu].pages.insert(key, (pte, ttbr0.table));
+        }
     }
 
     /// The last-level entry as it is in memory, whatever TLBs have and walkers see.
@@ -317,6 +359,9 @@ impl State {
         let mut table = root;
         for level in 0..3 {
             let entry = Pte(self.word(table, index(va, level)).load(Ordering::Acquire));
+            if level == 2 && entry.is_block() {
+                return Some(entry.page_of_block(index(va, 3)));
+            }
             if !entry.is_table() {
                 return None;
             }
@@ -326,9 +371,19 @@ impl State {
     }
 
     /// The entry for `va` as the walker of `cpu` sees it, updated as the access demands.
-    fn walk(&mut self, cpu: usize, ttbr0: Ttbr0, va: usize, walk: Walk) -> Result<Pte, Abort> {
-        let leaf = self.find_leaf(cpu, ttbr0, va)?;
-        let word = self.word(leaf, index(va, 3));
+    fn walk(&mut self, cpu: usize, ttbr0: Ttbr0, va: usize, walk: Walk) -> Result<(Pte, bool), Abort> {
+        match self.find_end(cpu, ttbr0, va)? {
+            End::Leaf(leaf) => self.walk_at(self.word(leaf, index(va, 3)), walk).map(|pte| (pte, false)),
+            End::Block(word) => {
+                let pte = self.walk_at(word, walk)?;
+                // (By the time of an update it may be a table.)
+                if pte.is_block() { Ok((pte.page_of_block(index(va, 3)), true)) } else { Err(Abort::Translation) }
+            }
+        }
+    }
+
+    /// The entry in a word as the walker sees it, updated as the access demands.
+    fn walk_at(&mut self, word: &'static AtomicU64, walk: Walk) -> Result<Pte, Abort> {
         let seen = self.seen(word);
         if !seen.is_present() {
             return Err(Abort::Translation);
@@ -347,7 +402,7 @@ impl State {
         self.stores.drain_all(word.as_ptr().addr());
         loop {
             let pte = Pte(word.load(Ordering::Acquire));
-            if !pte.is_present() {
+            if !pte.is_present() || pte.is_table() != seen.is_table() {
                 return Err(Abort::Translation);
             }
             let new = updated(pte);
@@ -357,24 +412,28 @@ impl State {
         }
     }
 
-    /// The last-level table for `va`, from the cache of such tables or from those above.
-    fn find_leaf(&mut self, cpu: usize, ttbr0: Ttbr0, va: usize) -> Result<PhysAddr, Abort> {
+    /// The last-level table for `va`, from the cache of such tables or from those above; or a block.
+    fn find_end(&mut self, cpu: usize, ttbr0: Ttbr0, va: usize) -> Result<End, Abort> {
         let region = (ttbr0.asid.0, va >> LEVEL_SHIFT[2]);
         if let Some(leaf) = self.cpus[cpu].tables.get(&region) {
-            return Ok(*leaf);
+            return Ok(End::Leaf(*leaf));
         }
         let mut table = ttbr0.table;
         for level in 0..3 {
-            let entry = self.seen(self.word(table, index(va, level)));
+            let word = self.word(table, index(va, level));
+            let entry = self.seen(word);
             if !entry.is_present() {
                 return Err(Abort::Translation);
+            }
+            if level == 2 && entry.is_block() {
+                return Ok(End::Block(word));
             }
             assert!(entry.is_table(), "a block at level {level}");
             table = entry.addr();
             self.check_table(table);
         }
         self.cpus[cpu].tables.insert(region, table);
-        Ok(table)
+        Ok(End::Leaf(table))
     }
 
     /// A word as walkers see it.

@@ -1,6 +1,7 @@
 //! State shared by all address spaces of a machine.
 
 mod commit;
+mod huge;
 mod moves;
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use crate::frame;
 use crate::swap::Swap;
 
 pub use commit::Commit;
+pub use huge::{HugePages, Mode};
 pub use moves::{Move, Moves};
 
 /// The machine with what its address spaces share.
@@ -32,6 +34,7 @@ pub struct Spaces<M: Machine> {
     cached: AtomicUsize,
     marked: AtomicUsize,
     hardware_updates: AtomicBool,
+    huge_pages: Mode,
 }
 
 impl<M: Machine> Spaces<M> {
@@ -48,6 +51,7 @@ impl<M: Machine> Spaces<M> {
             cached: AtomicUsize::new(0),
             marked: AtomicUsize::new(0),
             hardware_updates: AtomicBool::new(false),
+            huge_pages: Mode::new(),
         }
     }
 
@@ -85,6 +89,11 @@ impl<M: Machine> Spaces<M> {
     #[inline]
     pub fn zero_page(&self) -> PhysAddr {
         PhysAddr::new(self.zero_page.load(Ordering::Relaxed))
+    }
+
+    /// Where programs get huge pages.
+    pub fn huge_pages(&self) -> &Mode {
+        &self.huge_pages
     }
 
     /// The ASIDs.

@@ -1,13 +1,14 @@
 //! fork: copying a parent's tables to its child.
 
 use super::Machine;
-use super::Tables;
+use super::block::{Block, Found};
+use super::{LEAF_SPAN, Tables, part_end};
 use super::entry::Kind;
 use super::gather::Counts;
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::AllocError;
 use crate::page::Page;
-use crate::pte::{NonPresent, Pte, bits, index};
+use crate::pte::{ENTRIES, NonPresent, Pte, bits, index};
 use crate::supply::Supply;
 use crate::sync::Rank;
 
@@ -26,10 +27,18 @@ impl<M: Machine> Tables<M> {
         supply: &Supply<M>,
     ) -> Result<(), AllocError> {
         let mut va = start;
-        while let Some((from, to, leaf)) = parent.next_part(va, end) {
-            va = to;
+        while let Some((from, found)) = parent.next_any(va, end) {
+            let to = part_end(from, end);
             // (A killed thread's error does not matter.)
             self.machine.resched_point().map_err(|_| AllocError)?;
+            let leaf = match found {
+                Found::Leaf(leaf) => leaf,
+                Found::Block(block) => {
+                    va = if self.copy_part(&block, from, to, counts, protected, supply)? { to } else { from };
+                    continue;
+                }
+            };
+            va = to;
             if leaf.is_vacant() {
                 continue;
             }
@@ -62,6 +71,27 @@ impl<M: Machine> Tables<M> {
             }
         }
         Ok(())
+    }
+
+    /// Copies the entry of a block, if the part is all of it; else the block becomes a table. `false` if the caller must look again.
+    #[cold]
+    fn copy_part(
+        &self,
+        block: &Block<'_, M>,
+        from: UserAddr,
+        to: UserAddr,
+        counts: &mut Counts,
+        protected: &mut bool,
+        supply: &Supply<M>,
+    ) -> Result<bool, AllocError> {
+        if to - from != LEAF_SPAN {
+            block.split();
+            return Ok(false);
+        }
+        let Some(changed) = self.copy_block(block, supply)? else { return Ok(false) };
+        *protected |= changed;
+        counts.anon += ENTRIES;
+        Ok(true)
     }
 
     /// Entries of a private area that are not anonymous pages are never writable.

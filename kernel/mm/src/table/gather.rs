@@ -13,11 +13,14 @@ use super::flush::flush_range;
 use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
 use crate::asid::AsidSlot;
 use crate::page::Page;
-use crate::pte::{NonPresent, Pte};
+use crate::pte::{ENTRIES, NonPresent, Pte};
 use crate::rmap::Release;
 
 /// The most pages with other holders that are kept at a time.
 const HELD: usize = 64;
+
+/// The most blocks that are kept at a time.
+const BLOCKS: usize = 4;
 
 /// Pages that are freed between two points at which others may run: where lists are full and pages merge, one may take 1,200 instructions.
 const POINT_EVERY: usize = 128;
@@ -63,6 +66,9 @@ pub struct Gather<'a, M: Machine> {
     held: [MaybeUninit<u32>; HELD],
     /// How many of them are written.
     held_len: usize,
+    /// Frames of blocks, and how many there are.
+    blocks: [u32; BLOCKS],
+    blocks_len: usize,
     counts: Counts,
 }
 
@@ -79,6 +85,8 @@ impl<'a, M: Machine> Gather<'a, M> {
             sole: 0,
             held: [const { MaybeUninit::uninit() }; HELD],
             held_len: 0,
+            blocks: [0; BLOCKS],
+            blocks_len: 0,
             counts: Counts::default(),
         }
     }
@@ -110,6 +118,27 @@ impl<'a, M: Machine> Gather<'a, M> {
     #[inline]
     pub fn has_room(&self) -> bool {
         self.held_len < HELD
+    }
+
+    /// Whether what is taken is invalidated before its table is unlocked.
+    pub(super) fn flushes_early(&self) -> bool {
+        self.beside_faults
+    }
+
+    /// As [`Gather::take`], for a block entry at `start`.
+    pub(super) fn take_block(&mut self, pte: Pte, start: UserAddr) {
+        self.counts.anon += ENTRIES;
+        // (An invalidation of any page of a block removes all of it.)
+        if !seeded!(BlockZapForgetsFlush) {
+            self.cover(start, start + PAGE_SIZE);
+        }
+        self.blocks[self.blocks_len] = pte.addr().pfn().0 as u32;
+        self.blocks_len += 1;
+    }
+
+    /// Whether [`Gather::take_block`] may be called without [`Gather::flush`] first.
+    pub(super) fn has_room_for_block(&self) -> bool {
+        self.blocks_len < BLOCKS
     }
 
     /// Takes over the reference of the present entry `pte` at `va`, which was just cleared under its table's lock.
@@ -171,7 +200,7 @@ impl<'a, M: Machine> Gather<'a, M> {
     /// All entries taken are in `start..end`, or were invalidated earlier ([`Gather::beside_faults`]).
     #[inline]
     pub fn flush(&mut self) {
-        let holds_any = self.sole != 0 || self.held_len != 0;
+        let holds_any = self.sole != 0 || self.held_len + self.blocks_len != 0;
         if self.start < self.end || holds_any {
             self.flush_some();
         }
@@ -197,6 +226,10 @@ impl<'a, M: Machine> Gather<'a, M> {
             release.page(Pfn(unsafe { pfn.assume_init() } as usize));
         }
         self.held_len = 0;
+        for pfn in &self.blocks[..self.blocks_len] {
+            release.block(Pfn(*pfn as usize));
+        }
+        self.blocks_len = 0;
     }
 
     /// Flushes, and returns the counts to uncharge. Nothing is left that a drop would flush.

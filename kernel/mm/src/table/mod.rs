@@ -10,7 +10,7 @@
 //! - A table page is freed only after the table entries were invalidated for the whole ASID.
 //!
 //! Empty tables stay linked for reuse and are swept when there are many: a program that maps, touches and unmaps
-//! one page does not pay for three table pages each time.
+//! one page does not pay for three table pages each time. A level-2 entry may be a block instead ([`block`]).
 //!
 //! Lock order: a table (`Rank::PageTable`), then a second one (`Rank::PageTableChild`: fork's child, mremap's
 //! destination). Only the zone's lock and those below it are taken inside. No interrupt handler takes these locks.
@@ -20,6 +20,7 @@
 //! levels 0 to 2, a bit for each eight entries of which one may be occupied: the time to walk a sparse space depends on
 //! its tables, not on their empty entries.
 
+pub mod block;
 mod change;
 pub mod copy;
 pub mod entry;
@@ -43,6 +44,7 @@ use crate::page::Page;
 use crate::pte::{ENTRIES, LEVEL_SHIFT, Path, Pte, index};
 use crate::supply::Supply;
 use flush::flush_space;
+use block::Found;
 use word::Word;
 
 pub use leaf::{Leaf, LeafGuard};
@@ -90,6 +92,7 @@ const _: () = assert!(size_of::<Record>() == 24);
 /// The tables of one space.
 pub struct Tables<M: Machine> {
     machine: M,
+    asid: AsidSlot,
     root: PhysAddr,
     /// Table pages, the root included.
     pages: AtomicUsize,
@@ -108,12 +111,18 @@ impl<M: Machine> Tables<M> {
             machine.publish_tables();
         }
         machine.spaces().count_tables(1);
-        Ok(Self { machine, root, pages: AtomicUsize::new(1), spare: AtomicUsize::new(0) })
+        Ok(Self { machine, asid: AsidSlot::new(), root, pages: AtomicUsize::new(1), spare: AtomicUsize::new(0) })
     }
 
     /// The root table, for TTBR0.
     pub fn root(&self) -> PhysAddr {
         self.root
+    }
+
+    /// What TLBs have their entries under.
+    #[inline(always)]
+    pub fn asid(&self) -> &AsidSlot {
+        &self.asid
     }
 
     /// Table pages, the root included.
@@ -125,9 +134,23 @@ impl<M: Machine> Tables<M> {
         Table { machine: self.machine, addr }
     }
 
-    /// The last-level table for `va`, if there is one.
+    /// The last-level table for `va`, if there is one. A block is split.
     #[inline]
     pub fn walk(&self, va: UserAddr) -> Option<Leaf<'_, M>> {
+        let mut table = self.table(self.root);
+        for level in 0..3 {
+            let entry = table.load(index(va.get(), level));
+            if !entry.is_table() {
+                return if entry == Pte::NONE { None } else { self.split_at(va) };
+            }
+            table.addr = entry.addr();
+        }
+        Some(Leaf { tables: self, table })
+    }
+
+    /// As [`Tables::walk`], for a caller that handles blocks itself: there is no table for them.
+    #[inline]
+    pub fn find_leaf(&self, va: UserAddr) -> Option<Leaf<'_, M>> {
         let mut table = self.table(self.root);
         for level in 0..3 {
             let entry = table.load(index(va.get(), level));
@@ -139,7 +162,7 @@ impl<M: Machine> Tables<M> {
         Some(Leaf { tables: self, table })
     }
 
-    /// As [`Tables::walk`], with the entries above the last-level table.
+    /// As [`Tables::find_leaf`], with the entries above the last-level table.
     pub fn walk_with_path(&self, va: UserAddr) -> (Path, Option<Leaf<'_, M>>) {
         let mut path = Path::default();
         let mut table = self.table(self.root);
@@ -174,7 +197,12 @@ impl<M: Machine> Tables<M> {
         for level in 0..depth {
             let i = index(va.get(), level);
             let mut entry = table.load(i);
-            if !entry.is_table() {
+            while !entry.is_table() {
+                if entry != Pte::NONE {
+                    self.split_at(va);
+                    entry = table.load(i);
+                    continue;
+                }
                 let new = make_table(self.machine, supply.table()?);
                 // First, so that a search for occupied entries does not miss this one.
                 table.record().groups.fetch_or(1 << (i / GROUP), Ordering::Relaxed);
@@ -201,8 +229,23 @@ impl<M: Machine> Tables<M> {
         Ok(table)
     }
 
-    /// The first last-level table that covers a part of `va..end`, and the first address of that part.
+    /// The first last-level table that covers a part of `va..end`, and the first address of that part. Blocks are split.
+    #[inline]
     pub fn next_leaf(&self, va: UserAddr, end: UserAddr) -> Option<(UserAddr, Leaf<'_, M>)> {
+        let mut va = va;
+        loop {
+            match self.next_any(va, end)? {
+                (from, Found::Leaf(leaf)) => return Some((from, leaf)),
+                (from, Found::Block(block)) => {
+                    block.split();
+                    va = from;
+                }
+            }
+        }
+    }
+
+    /// The first last-level table, or block, that covers a part of `va..end`, and the first address of that part.
+    pub fn next_any(&self, va: UserAddr, end: UserAddr) -> Option<(UserAddr, Found<'_, M>)> {
         let (mut va, end) = (va.get(), end.get());
         'again: while va < end {
             let mut table = self.table(self.root);
@@ -213,10 +256,14 @@ impl<M: Machine> Tables<M> {
                     table.addr = entry.addr();
                     continue;
                 }
+                if entry != Pte::NONE {
+                    let at = UserAddr::new(va);
+                    return Some((at, Found::Block(self.block(table, at))));
+                }
                 if ((va >> shift) + 1) << shift >= end {
                     return None;
                 }
-                let Some((j, below)) = table.next_table(i + 1) else {
+                let Some((j, below)) = table.next_used(i + 1) else {
                     // Continue at the first address beyond this table.
                     let span = shift + 9;
                     va = ((va >> span) + 1) << span;
@@ -226,9 +273,13 @@ impl<M: Machine> Tables<M> {
                 if va >= end {
                     return None;
                 }
-                table.addr = below;
+                if !below.is_table() {
+                    let at = UserAddr::new(va);
+                    return Some((at, Found::Block(self.block(table, at))));
+                }
+                table.addr = below.addr();
             }
-            return Some((UserAddr::new(va), Leaf { tables: self, table }));
+            return Some((UserAddr::new(va), Found::Leaf(Leaf { tables: self, table })));
         }
         None
     }
@@ -241,8 +292,7 @@ impl<M: Machine> Tables<M> {
             return None;
         }
         let (from, leaf) = self.next_leaf(va, end)?;
-        let next = (from.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN;
-        Some((from, UserAddr::new(next.min(end.get())), leaf))
+        Some((from, part_end(from, end), leaf))
     }
 
     /// Whether there are enough empty tables to make [`Tables::sweep`] worth its walk.
@@ -253,21 +303,25 @@ impl<M: Machine> Tables<M> {
     }
 
     /// Unlinks and frees all empty tables but the root. No other walk of this space takes place meanwhile.
-    pub fn sweep(&self, asid: &AsidSlot) {
+    pub fn sweep(&self) {
         let mut freed = Chain::new(self.machine);
         self.sweep_below(self.table(self.root), 0, &mut freed);
         self.pages.fetch_sub(freed.count, Ordering::Relaxed);
         self.spare.store(0, Ordering::Relaxed);
         // Walkers may have cached the table entries (Arm ARM D8.14: intermediate entries are cached in their own
         // right), so the whole ASID is invalidated before the memory is freed.
-        flush_space(self.machine, asid);
+        flush_space(self.machine, &self.asid);
         freed.free();
     }
 
     fn sweep_below(&self, table: Table<M>, level: usize, freed: &mut Chain<M>) {
         let mut next = 0;
-        while let Some((i, addr)) = table.next_table(next) {
+        while let Some((i, entry)) = table.next_used(next) {
             next = i + 1;
+            if !entry.is_table() {
+                continue;
+            }
+            let addr = entry.addr();
             let below = self.table(addr);
             if level < 2 {
                 self.sweep_below(below, level + 1, freed);
@@ -291,8 +345,16 @@ impl<M: Machine> Tables<M> {
 
     fn free_below(&self, table: Table<M>, level: usize, freed: &mut Chain<M>) {
         let mut next = 0;
-        while let Some((i, addr)) = table.next_table(next) {
+        while let Some(laid_by) = Self::take_laid_by_of(table) {
+            freed.push(laid_by);
+            let _ = self.machine.resched_point();
+        }
+        while let Some((i, entry)) = table.next_used(next) {
             next = i + 1;
+            if !entry.is_table() {
+                continue;
+            }
+            let addr = entry.addr();
             if level < 2 {
                 self.free_below(self.table(addr), level + 1, freed);
             }
@@ -311,22 +373,35 @@ impl<M: Machine> Tables<M> {
     }
 
     fn validate_below(&self, table: Table<M>, level: usize, pages: &mut usize, spare: &mut usize) {
-        let mut live = 0;
+        let (mut live, mut blocks) = (0, 0);
         for i in 0..ENTRIES {
             let entry = table.load(i);
             if entry == Pte::NONE {
                 continue;
             }
             live += 1;
+            if level == 2 && entry.is_block() {
+                blocks += 1;
+                continue;
+            }
             if level < 3 {
                 assert!(entry.is_table());
-                assert!(table.next_table(i).is_some_and(|(found, _)| found == i), "an entry that walks pass over");
+                assert!(table.next_used(i).is_some_and(|(found, _)| found == i), "an entry that walks pass over");
                 *pages += 1;
                 self.validate_below(self.table(entry.addr()), level + 1, pages, spare);
             }
         }
         assert_eq!(live, table.record().live.load(Ordering::Relaxed), "live entries at level {level}");
         *spare += (level == 3 && live == 0) as usize;
+        if level < 3 {
+            let mut laid_by = table.page().next().load(Ordering::Relaxed);
+            while laid_by != 0 {
+                blocks -= 1;
+                *pages += 1;
+                laid_by = self.table(crate::addr::Pfn(laid_by as usize).addr()).page().next().load(Ordering::Relaxed);
+            }
+            assert_eq!(blocks, 0, "blocks, less the tables that were laid by for them");
+        }
     }
 
     /// The first entry of `va..end` that satisfies `wanted`: its address and its table. Another CPU may change it at
@@ -350,13 +425,16 @@ impl<M: Machine> Tables<M> {
         None
     }
 
-    /// All entries that are not empty, with their addresses, for tests and reverse-mapping checks.
+    /// All entries that are not empty, with their addresses, for tests and reverse-mapping checks; those of blocks are shown as the ones of their pages.
     pub fn for_each_entry(&self, mut see: impl FnMut(UserAddr, Pte)) {
         let mut va = UserAddr::new(0);
-        while let Some((start, leaf)) = self.next_leaf(va, UserAddr::new(USER_END)) {
+        while let Some((start, found)) = self.next_any(va, UserAddr::new(USER_END)) {
             let base = start.get() & !(LEAF_SPAN - 1);
             for i in 0..ENTRIES {
-                let entry = leaf.peek(i);
+                let entry = match &found {
+                    Found::Leaf(leaf) => leaf.peek(i),
+                    Found::Block(_) => self.entry(UserAddr::new(base + (i << LEVEL_SHIFT[3]))),
+                };
                 if entry != Pte::NONE {
                     see(UserAddr::new(base + (i << LEVEL_SHIFT[3])), entry);
                 }
@@ -387,7 +465,15 @@ fn make_table<M: Machine>(machine: M, addr: PhysAddr) -> PhysAddr {
     table.record().lock.store(0, Ordering::Relaxed);
     table.record().live.store(0, Ordering::Relaxed);
     table.record().groups.store(0, Ordering::Relaxed);
+    table.page().next().store(0, Ordering::Relaxed);
     addr
+}
+
+/// Where the part of a range ends that begins at `from` and that one last-level table or block covers.
+#[inline(always)]
+fn part_end(from: UserAddr, end: UserAddr) -> UserAddr {
+    let next = (from.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN;
+    UserAddr::new(next.min(end.get()))
 }
 
 fn free_table<M: Machine>(machine: M, addr: PhysAddr) {
@@ -450,9 +536,9 @@ impl<M: Machine> Table<M> {
         self.word(i).load(self.machine)
     }
 
-    /// The first table entry at or after `from` in this table of level 0 to 2, and where it leads.
+    /// The first entry at or after `from` in this table of level 0 to 2 that is not empty.
     #[inline]
-    fn next_table(&self, from: usize) -> Option<(usize, PhysAddr)> {
+    fn next_used(&self, from: usize) -> Option<(usize, Pte)> {
         let mut i = from;
         while i < ENTRIES {
             let groups = self.record().groups.load(Ordering::Relaxed) >> (i / GROUP);
@@ -463,8 +549,8 @@ impl<M: Machine> Table<M> {
                 i = (i / GROUP + groups.trailing_zeros() as usize) * GROUP;
             }
             let entry = self.load(i);
-            if entry.is_table() {
-                return Some((i, entry.addr()));
+            if entry != Pte::NONE {
+                return Some((i, entry));
             }
             i += 1;
         }

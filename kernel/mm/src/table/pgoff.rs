@@ -49,7 +49,7 @@ impl<M: Machine> Tables<M> {
             }
             alone &= !matches!(pte.kind(), Some(NonPresent::Migration(_)));
             false
-        });
+        }, None);
         // The frozen pages are the first ones.
         self.change_each(start, end, |guard, i| {
             if frozen > 0
@@ -62,7 +62,7 @@ impl<M: Machine> Tables<M> {
                 page.unfreeze(1);
             }
             false
-        });
+        }, None);
         alone
     }
 }

@@ -2,10 +2,12 @@
 
 use super::Machine;
 use super::entry::{self, PROTECTION};
+use super::block::BlockGuard;
 use super::{LeafGuard, Tables};
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::page::Page;
 use crate::pte::{Pte, bits};
+use crate::rmap::whole;
 use crate::vm_flags::VmFlags;
 
 impl<M: Machine> Tables<M> {
@@ -36,10 +38,10 @@ impl<M: Machine> Tables<M> {
         let read_only = entry::read_only(flags) & PROTECTION;
         let writable = read_only & !bits::READ_ONLY;
         let machine = self.machine;
-        let with_rights = move |old: Pte| {
+        let with_rights_if = move |old: Pte, may_be_writable: bool| {
             let right = if seeded!(ProtectLeavesDbm) { old.0 & bits::DBM } else { 0 };
             let plain = old.without_dbm().0;
-            let rights = match MAY_WRITE && may_be_writable(machine, old, shared) {
+            let rights = match may_be_writable {
                 true if plain & bits::DIRTY != 0 => writable,
                 true if flags.contains(VmFlags::NOTES_STORES) && !seeded!(ProtectForgetsNotice) => read_only,
                 true => read_only | bits::DBM,
@@ -47,11 +49,24 @@ impl<M: Machine> Tables<M> {
             };
             Pte(plain & !PROTECTION | rights | right)
         };
+        let with_rights = move |old: Pte| with_rights_if(old, MAY_WRITE && may_be_writable(machine, old, shared));
         let end = if seeded!(ProtectForgetsLastPage) { UserAddr::new(end.get() - PAGE_SIZE) } else { end };
         let executable = flags.contains(VmFlags::EXEC) && !seeded!(ProtectForgetsInstructions);
         // One question an entry instead of two.
         let is_plain = !executable && !machine.spaces().hardware_updates();
-        self.change_each(start, end, |guard, i| {
+        let change_block = |guard: &mut BlockGuard<'_, '_, M>| {
+            let old = guard.get();
+            let is_sole = whole::is_sole(machine, old.addr().pfn());
+            let (old, new) = guard.update(old, |old| {
+                let may_already = old.0 & bits::READ_ONLY == 0 || old.0 & bits::DBM != 0;
+                with_rights_if(old, MAY_WRITE && (may_already || is_sole))
+            });
+            old != new
+        };
+        // (Pages are made fit for fetches one by one.)
+        let change_block: Option<&dyn Fn(&mut BlockGuard<'_, '_, M>) -> bool> =
+            if executable { None } else { Some(&change_block) };
+        let change = |guard: &mut LeafGuard<'_, M>, i: usize| {
             let old = guard.get(i);
             if !old.is_present() {
                 return false;
@@ -65,7 +80,8 @@ impl<M: Machine> Tables<M> {
                 guard.change_alone(i, old, new);
             }
             new != old
-        })
+        };
+        self.change_each(start, end, change, change_block)
     }
 }
 

@@ -3,7 +3,8 @@
 use super::Machine;
 use super::entry::note_dirty;
 use super::gather::{Counts, Gather};
-use super::{Leaf, Tables};
+use super::block::{Block, Found};
+use super::{LEAF_SPAN, Leaf, Tables, part_end};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
 use crate::pte::{ENTRIES, LEVEL_SHIFT, NonPresent, Pte, index};
 use crate::rmap::Release;
@@ -16,12 +17,34 @@ impl<M: Machine> Tables<M> {
     /// Clears all entries of `start..end`. The pages belong to `gather` until it has flushed.
     pub fn zap(&self, start: UserAddr, end: UserAddr, gather: &mut Gather<'_, M>) {
         let mut va = start;
-        while let Some((from, to, leaf)) = self.next_part(va, end) {
-            leaf.zap(from, to, gather);
+        while let Some((from, found)) = self.next_any(va, end) {
+            let to = part_end(from, end);
+            match found {
+                Found::Leaf(leaf) => leaf.zap(from, to, gather),
+                Found::Block(block) => {
+                    if !self.zap_part(&block, from, to, gather) {
+                        va = from;
+                        continue;
+                    }
+                }
+            }
             va = to;
             // The operation is completed even if the thread is killed.
             let _ = self.machine.resched_point();
         }
+    }
+
+    /// Clears the entry of a block, if the part is all of it; else the block becomes a table. `false` if the caller must look again.
+    #[cold]
+    fn zap_part(&self, block: &Block<'_, M>, from: UserAddr, to: UserAddr, gather: &mut Gather<'_, M>) -> bool {
+        if to - from != LEAF_SPAN {
+            block.split();
+            return false;
+        }
+        if !gather.has_room_for_block() {
+            gather.flush();
+        }
+        self.zap_block(block, gather)
     }
 
     /// Drops every entry of a space that is active nowhere and whose ASID has been flushed: its pages are freed at
@@ -31,10 +54,18 @@ impl<M: Machine> Tables<M> {
         let mut counts = Counts::default();
         let mut release = Release::new(machine);
         let mut va = UserAddr::new(0);
-        while let Some((_, to, leaf)) = self.next_part(va, UserAddr::new(USER_END)) {
-            va = to;
+        while let Some((from, found)) = self.next_any(va, UserAddr::new(USER_END)) {
+            va = part_end(from, UserAddr::new(USER_END));
             // (A space that a CPU drops without a thread has no tables left.)
             let _ = machine.resched_point();
+            let leaf = match found {
+                Found::Leaf(leaf) => leaf,
+                Found::Block(block) => {
+                    counts.anon += ENTRIES;
+                    release.block(block.entry_at_end().addr().pfn());
+                    continue;
+                }
+            };
             // No lock: no other walk of this space takes place any more. The entries are not cleared, since the table
             // is freed too.
             let (mut left, mut i) = (leaf.live(), 0);

@@ -23,6 +23,7 @@ use quire_abi::Errno;
 use quire_abi::flags::{Map, Mremap, Prot, madv};
 
 use super::non_present::{Elsewhere, How};
+use super::pair::take_apart;
 use super::script::Random;
 use super::{PAGE, Rig, Space, map_at};
 use crate::addr::UserAddr;
@@ -33,6 +34,8 @@ use crate::pte::NonPresent;
 use crate::seeded::{self, Bug};
 use crate::sim::mmu::{Drain, Sabotage};
 use crate::sim::{Call, Sim, turns};
+use crate::spaces::HugePages;
+use crate::table::LEAF_SPAN;
 use history::{Done, History, Key};
 
 /// Pages that all programs use: half of them around the edge of one table, half in another one.
@@ -145,6 +148,8 @@ struct World {
     rig: Rig,
     elsewhere: &'static Elsewhere,
     is_shared: bool,
+    /// The second half of the pages is the beginning of a block.
+    has_blocks: bool,
     spaces: Mutex<Vec<Space>>,
     clock: AtomicU64,
     log: Mutex<Vec<Done>>,
@@ -152,7 +157,11 @@ struct World {
 
 impl World {
     fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
-        let rig = Rig::broken(16, sabotage);
+        let has_blocks = seed % 5 < 2 && seed / 2 % 3 != 2;
+        let rig = Rig::broken(if has_blocks { 64 } else { 16 }, sabotage);
+        if has_blocks {
+            rig.sim.spaces().huge_pages().set(HugePages::Always);
+        }
         if seed.is_multiple_of(2) {
             rig.sim.spaces().set_hardware_updates();
         }
@@ -162,11 +171,18 @@ impl World {
         let elsewhere = Elsewhere::attach(rig.sim);
         let is_shared = seed / 2 % 3 == 2;
         let spaces = Mutex::new([mm.clone()].into());
-        let this = Self { rig, elsewhere, is_shared, spaces, clock: AtomicU64::new(1), log: Mutex::default() };
+        let this = Self { rig, elsewhere, is_shared, has_blocks, spaces, clock: AtomicU64::new(1), log: Mutex::default() };
         for half in 0..2 {
-            map_at(&mm, address(half * PAGES / 2), PAGES / 2 * PAGE, super::RW, this.kind()).unwrap();
+            let page = half * PAGES / 2;
+            map_at(&mm, address(page), this.extent(page, PAGES / 2), super::RW, this.kind()).unwrap();
         }
         this
+    }
+
+    /// The bytes of a range of pages: those of the block, if the range has all of it that programs use.
+    fn extent(&self, page: usize, len: usize) -> usize {
+        let is_block = self.has_blocks && page == PAGES / 2 && len == PAGES / 2;
+        if is_block { LEAF_SPAN } else { len * PAGE }
     }
 
     /// How all is mapped.
@@ -228,14 +244,14 @@ impl World {
                 unsafe { if write { word.replace(stamp) } else { word.read() } }
             })),
             Op::Map { page, len, prot, .. } => {
-                Outcome::Call(map_at(mm, address(page), len * PAGE, prot, self.kind()).map(drop))
+                Outcome::Call(map_at(mm, address(page), self.extent(page, len), prot, self.kind()).map(drop))
             }
-            Op::Unmap { page, len, .. } => Outcome::Call(mm.unmap(address(page), len * PAGE)),
-            Op::Protect { page, len, prot, .. } => Outcome::Call(mm.protect(address(page), len * PAGE, prot)),
+            Op::Unmap { page, len, .. } => Outcome::Call(mm.unmap(address(page), self.extent(page, len))),
+            Op::Protect { page, len, prot, .. } => Outcome::Call(mm.protect(address(page), self.extent(page, len), prot)),
             Op::Advise { page, len, advice, .. } => {
                 let is_refused = self.is_shared && advice == madv::FREE;
                 let advice = if is_refused { madv::COLD } else { advice };
-                Outcome::Call(mm.advise(address(page), len * PAGE, advice))
+                Outcome::Call(mm.advise(address(page), self.extent(page, len), advice))
             }
             Op::Move { from, to, .. } => {
                 let flags = Mremap::MAYMOVE | Mremap::FIXED;
@@ -251,6 +267,7 @@ impl World {
                 let pte = mm.entry(UserAddr::new(address(page)));
                 if pte.is_present() && !pte.is_special() {
                     // Whatever the frame is by now.
+                    take_apart(self.rig.sim, pte.addr().pfn());
                     let _ = migrate(self.rig.sim, pte.addr().pfn(), || frame::alloc_to_move(self.rig.sim));
                 }
                 Outcome::Unseen

@@ -130,7 +130,9 @@ impl Pair {
         let Ok((path, outcome)) = mm.translate(va, |found| (found.path, found.outcome)) else { return true };
         let swap = self.rig.sim.spaces().swap();
         // (CPUs may set flags of a present entry meanwhile.)
-        let is_same = |entry: Pte| entry == pte || pte.is_present() && entry.is_present() && entry.addr() == pte.addr();
+        let page = va.get() / PAGE % 512;
+        let of_block = |entry: Pte| entry.is_block() && entry.page_of_block(page).addr() == pte.addr();
+        let is_same = |entry: Pte| of_block(entry) || entry == pte || pte.is_present() && entry.is_present() && entry.addr() == pte.addr();
         path.steps().last().is_some_and(|step| is_same(step.entry))
             && match (pte.kind(), outcome) {
                 (None, Outcome::Mapped(to, _)) => to == pte.addr() && path.output(va.get()) == Some(to),

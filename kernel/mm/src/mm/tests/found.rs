@@ -20,7 +20,7 @@ fn a_page_whose_last_mapping_waits_for_its_invalidation_is_not_found() {
         mm.pin(at + page * PAGE, false).unwrap()
     });
     let [sole, other] = [drop_to_page(&rig, sole), held.pfn()].map(|pfn| frame::page(rig.sim, pfn));
-    let mut gather = Gather::new(rig.sim, &mm.asid);
+    let mut gather = Gather::new(rig.sim, mm.tables.asid());
     mm.tables.zap(UserAddr::new(at), UserAddr::new(at + 2 * PAGE), &mut gather);
     assert!(!sole.get_if(PageState::Anon));
     assert_eq!((sole.refs(), other.refs()), (0, 2));

@@ -175,7 +175,7 @@ fn a_fault_drops_an_entry_that_is_left_over_from_a_move() {
         let was = guard.take(index(at, 3));
         guard.fill(index(at, 3), was.set_aside(Kind::Shared));
     }
-    flush_range(rig.sim, &mm.asid, UserAddr::new(at), UserAddr::new(at + PAGE));
+    flush_range(rig.sim, mm.tables.asid(), UserAddr::new(at), UserAddr::new(at + PAGE));
     // As the move would have done with the entry's reference.
     crate::rmap::Release::new(rig.sim).page(pte.addr().pfn());
     let rss = mm.stats().rss_shared;

@@ -11,6 +11,7 @@ mod failing;
 mod files;
 mod found;
 mod give_up;
+mod huge;
 mod killed;
 mod migrate;
 mod model;

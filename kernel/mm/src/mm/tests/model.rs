@@ -14,6 +14,9 @@ use quire_abi::flags::{Map, Mremap, Msync, Prot, madv};
 use crate::mm::{Access, FaultError};
 use crate::vma::VmFlags;
 
+/// Pages of a last-level table.
+const TABLE: usize = 512;
+
 pub(super) const GUARD: usize = 256;
 /// RLIMIT_STACK, in pages.
 pub(super) const STACK_LIMIT: usize = 400;
@@ -211,6 +214,19 @@ impl Model {
         below.or_else(above).ok_or(Errno::ENOMEM)
     }
 
+    /// The highest aligned place for whole tables in the highest gap below the base that has one for sure.
+    fn find_aligned(&self, len: usize) -> Option<usize> {
+        let Window { min, base, .. } = self.window;
+        let all = len + TABLE - 1;
+        let starts = self.pages.keys().map(|page| page + 1).chain([0]).filter(|s| !self.pages.contains_key(s));
+        let mut starts: Vec<usize> = starts.collect();
+        starts.sort_unstable();
+        starts.iter().rev().find_map(|start| {
+            let (from, to) = ((*start).max(min), self.free_end(*start).min(base));
+            (to >= from && to - from >= all).then(|| (to - len) / TABLE * TABLE)
+        })
+    }
+
     fn find_place(&self, hint: usize, len: usize) -> Result<usize, Errno> {
         let hint = if hint == 0 { 0 } else { hint.max(self.window.min) };
         if hint != 0 && self.is_free(hint, len) && hint + len <= self.free_end(hint) {
@@ -249,6 +265,10 @@ impl Model {
                 return Err(Errno::EEXIST);
             }
             hint
+        } else if let Some(at) =
+            (hint == 0 && !shared && file.is_none() && len.is_multiple_of(TABLE)).then(|| self.find_aligned(len)).flatten()
+        {
+            at
         } else {
             self.find_place(hint, len)?
         };

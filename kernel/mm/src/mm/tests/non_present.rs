@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
+use super::pair::take_apart;
 use super::{PAGE, Space};
 use crate::addr::{Pfn, UserAddr};
 use crate::fallible::{KArc, inject};
@@ -101,7 +102,7 @@ impl Elsewhere {
             let was = guard.take(i);
             guard.fill(i, was.set_aside(kind));
             // Whoever takes the new entry away makes room for another page at once.
-            flush_range(self.sim, &mm.asid, at, at + PAGE);
+            flush_range(self.sim, mm.tables.asid(), at, at + PAGE);
             drop(guard);
             entry::note_dirty(self.sim, was, kind);
             mm.uncharge(Counts { ahead: was.ahead(), ..Counts::default() });
@@ -123,7 +124,9 @@ impl Elsewhere {
     fn frame_at(&self, mm: &Space, addr: UserAddr) -> Option<Pfn> {
         let pte = mm.entry(addr);
         if pte.is_present() {
-            return (!pte.is_special()).then_some(pte.addr().pfn());
+            let is_held = !pte.is_special();
+            is_held.then(|| take_apart(self.sim, pte.addr().pfn()));
+            return is_held.then_some(pte.addr().pfn());
         }
         let backing = mm.areas.read().tree.find(addr).and_then(|vma| vma.backing_at(addr));
         let backing = backing.filter(|_| pte == Pte::NONE)?;
@@ -245,7 +248,7 @@ impl Elsewhere {
                 let i = index(at.get(), 3);
                 guard.update(i, guard.get(i), cleaned);
             }
-            flush_range(self.sim, &mm.asid, at, at + PAGE);
+            flush_range(self.sim, mm.tables.asid(), at, at + PAGE);
             true
         });
         page.clear_flags(PageFlags::DIRTY);

@@ -5,7 +5,7 @@
 mod access;
 mod steps;
 
-pub use steps::forget_given_up;
+pub use steps::{forget_given_up, take_apart};
 
 use std::collections::BTreeSet;
 use std::mem::ManuallyDrop;
@@ -24,6 +24,7 @@ use crate::mm::{Mm, MmLayout};
 use crate::object::Object;
 use crate::page_alloc::{Gfp, PressureHandler};
 use crate::sim::Sim;
+use crate::spaces::HugePages;
 use crate::sim::mmu::{Drain, Sabotage};
 
 /// The files of the boot archive: bytes into a frame, length, and whether the last page can be mapped as it is.
@@ -89,6 +90,7 @@ impl Pair {
         rig.mmu.set_chance(1, drain);
         // Whatever the last machine's CPUs did on this thread, they don't here.
         rig.mmu.stir(0x5bd1_e995);
+        rig.sim.spaces().huge_pages().set(HugePages::Always);
         rig.sim.pages().set_pressure_handler(&Counted);
         // Few, so that generations roll over often.
         rig.sim.spaces().asids().set_bits(3);

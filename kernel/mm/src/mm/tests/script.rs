@@ -1,5 +1,6 @@
 //! Random programs as data, which the oracle runs, shrinks and prints.
 
+mod blocks;
 mod scenes;
 
 use std::vec::Vec;
@@ -282,7 +283,7 @@ impl Random {
             103.. => Op::Migrate { process, at, count: 1 + self.below(16) },
             97.. => {
                 // The last is the next.
-                let mut scene = self.scene(process, at);
+                let mut scene = if self.below(3) == 0 { self.block_scene(process) } else { self.scene(process, at) };
                 scene.reverse();
                 self.next.extend(scene);
                 self.next.pop().unwrap_or(Op::Settle)

@@ -125,7 +125,7 @@ impl<'a, M: Machine> Run<'a, M> {
         for _ in 0..TRIES {
             match page.state() {
                 PageState::Absent | PageState::Free | PageState::Cached => return true,
-                PageState::Slab | PageState::Table => return false,
+                PageState::Slab | PageState::Table | PageState::Whole => return false,
                 // A new page on its way to its table.
                 PageState::Kernel => {}
                 PageState::Anon | PageState::Object if page.is_pinned() => return false,

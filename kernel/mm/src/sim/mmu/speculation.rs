@@ -33,11 +33,11 @@ impl State {
     /// `cpu` walks for `va` as if it were to be used soon.
     fn speculate(&mut self, cpu: usize, va: usize) {
         let Some(ttbr0) = self.cpus[cpu].ttbr0.filter(|_| va < USER_END) else { return };
-        if self.cpus[cpu].pages.contains_key(&(ttbr0.asid.0, va >> PAGE_SHIFT)) {
+        if self.cached(cpu, ttbr0, va).is_some() {
             return;
         }
-        if let Ok(pte) = self.walk(cpu, ttbr0, va, Walk::Speculative) {
-            self.enter(cpu, ttbr0, va, pte);
+        if let Ok((pte, is_block)) = self.walk(cpu, ttbr0, va, Walk::Speculative) {
+            self.enter(cpu, ttbr0, va, pte, is_block);
         }
     }
 
@@ -74,7 +74,13 @@ impl State {
     pub fn forget_pages(&mut self, only: Option<usize>, Asid(asid): Asid, start: usize, pages: usize) {
         for cpu in only.map_or(0..MAX_CPUS, |cpu| cpu..cpu + 1) {
             let keys = (0..pages).map(|page| (asid, (start >> PAGE_SHIFT) + page));
-            let gone: Vec<_> = keys.filter(|key| self.cpus[cpu].pages.remove(key).is_some()).collect();
+            let it = &mut self.cpus[cpu];
+            let shift = LEVEL_SHIFT[2] - PAGE_SHIFT;
+            let was_there = |key: &(u16, usize)| {
+                let was_block = it.blocks.remove(&(key.0, key.1 >> shift)).is_some();
+                it.pages.remove(key).is_some() || was_block
+            };
+            let gone: Vec<_> = keys.filter(was_there).collect();
             self.bring_back(cpu, gone);
         }
     }
@@ -94,6 +100,8 @@ impl State {
     fn forget(&mut self, cpu: usize, which: impl Fn(&(u16, usize)) -> bool, keep_tables: bool) {
         let it = &mut self.cpus[cpu];
         let mut gone: Vec<_> = it.pages.extract_if(|key, _| which(key)).map(|(key, _)| key).collect();
+        let blocks = it.blocks.extract_if(|key, _| which(key));
+        gone.extend(blocks.map(|((asid, region), _)| (asid, region << (LEVEL_SHIFT[2] - PAGE_SHIFT))));
         if !keep_tables {
             let tables = it.tables.extract_if(|key, _| which(key));
             gone.extend(tables.map(|((asid, region), _)| (asid, region << (LEVEL_SHIFT[2] - PAGE_SHIFT))));

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use quire_abi::flags::{Map, Prot, madv};
 
 use super::{Pair, Process};
-use crate::addr::UserAddr;
+use crate::addr::{Pfn, UserAddr};
 use crate::fallible::KArc;
 use crate::frame;
 use crate::mm::tests::model::Lock;
@@ -14,8 +14,9 @@ use crate::mm::tests::script::{CPUS, Op, PROCESSES, WINDOW};
 use crate::mm::tests::{PAGE, Space};
 use crate::mm::{Access, MapRequest, Mm, Stays, for_each_mapping, migrate};
 use crate::page::PageFlags;
-use crate::pte::{NonPresent, Pte, bits};
-use crate::rmap::Release;
+use crate::pte::{ENTRIES, NonPresent, Pte, bits};
+use crate::rmap::{Release, whole};
+use crate::sim::Sim;
 use crate::sim::mmu::Mmu;
 
 /// What was written so far to pages that have been given up need not be known any more.
@@ -26,6 +27,11 @@ pub fn forget_given_up(mmu: &Mmu, mm: &Space, at: usize, len: usize) {
             mmu.forget_writes(pte.addr().pfn().0);
         }
     }
+}
+
+/// Whoever is to take a page of a block elsewhere takes the block apart first.
+pub fn take_apart(sim: &'static Sim, pfn: Pfn) {
+    whole::take_apart(sim, Pfn(pfn.0 & !(ENTRIES - 1)));
 }
 
 impl Pair {
@@ -206,6 +212,7 @@ impl Pair {
             return;
         }
         let (sim, old) = (self.rig.sim, pte.addr().pfn());
+        take_apart(sim, old);
         let stirred = self.rig.mmu.stirred();
         let mut before = Vec::new();
         for_each_mapping(sim, old, |mm, at| {
