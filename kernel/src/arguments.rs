@@ -24,6 +24,7 @@ const KNOWN: &[&str] = &[
     "slice",
     "slub_debug",
     "swap",
+    "transparent_hugepage",
     "vm.overcommit_kbytes",
     "vm.overcommit_memory",
     "vm.overcommit_ratio",

@@ -114,6 +114,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     memory::init_groups();
     memory::init_compaction();
     memory::init_overcommit(args);
+    memory::init_huge_pages(args);
     sched::init(args);
     match problem {
         Some(problem) => log::warn!("boot archive: {files} files; {problem:?}: what follows is lost"),

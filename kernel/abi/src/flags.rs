@@ -252,6 +252,8 @@ pub mod setting {
     pub const OVERCOMMIT_KBYTES: usize = 2;
     /// `oom_score_adj` of the calling process, plus 1000.
     pub const OOM_SCORE_ADJ: usize = 3;
+    /// Where programs get huge pages: nowhere (0), where they ask (1), everywhere (2).
+    pub const HUGE_PAGES: usize = 4;
     /// As the new value: only read.
     pub const READ: usize = usize::MAX;
 

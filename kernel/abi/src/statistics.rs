@@ -230,6 +230,8 @@ pub struct AreaInfo {
     pub swapped: u64,
     /// Given up by MADV_FREE, and not written since (LazyFree).
     pub lazy_free: u64,
+    /// Mapped by blocks of 2 MiB (AnonHugePages).
+    pub huge: u64,
     /// [`vma`].
     pub flags: u32,
     /// 0.
@@ -251,6 +253,7 @@ impl AreaInfo {
         self.shared_dirty += part.shared_dirty;
         self.swapped += part.swapped;
         self.lazy_free += part.lazy_free;
+        self.huge += part.huge;
     }
 
     /// Pages that were written, private and shared.
@@ -275,6 +278,7 @@ impl Default for AreaInfo {
             shared_dirty: 0,
             swapped: 0,
             lazy_free: 0,
+            huge: 0,
             flags: 0,
             pad: 0,
             name: [0; 64],
@@ -302,5 +306,5 @@ pod! {
     CmaInfo = 5 * 8;
     ListsInfo = (6 + 2 * GENERATIONS) * 8;
     SwapInfo = 6 * 8;
-    AreaInfo = 12 * 8 + 4 + 4 + 64 + 8;
+    AreaInfo = 13 * 8 + 4 + 4 + 64 + 8;
 }

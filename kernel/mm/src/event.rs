@@ -48,12 +48,14 @@ events! {
     FaultSpurious = "pgfault_spurious",
     /// A fault that ended in an error.
     FaultFailed = "pgfault_failed",
-    /// A fault that brought a whole page of 2 MiB.
+    /// Whole pages of 2 MiB that faults have brought.
     HugeFault = "thp_fault_alloc",
     /// A fault that wanted one, and there was none.
     HugeFallback = "thp_fault_fallback",
     /// Whole pages of 2 MiB that were taken apart.
     HugeApart = "thp_split_page",
+    /// Whole pages of 2 MiB that were freed as such.
+    HugeFree = "thp_free_page",
     /// Entries of 2 MiB that became tables.
     HugeSplit = "thp_split_pmd",
     /// Pages given to user memory.

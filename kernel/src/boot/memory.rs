@@ -14,6 +14,7 @@ use quire_mm::mm::Mover;
 use quire_mm::page::Page;
 use quire_mm::page_alloc::{Config, InitError, MovableSplit, Summary, mem_map_ranges};
 use quire_mm::pte::MemoryType;
+use quire_mm::spaces::HugePages;
 use quire_platform::bootargs;
 use quire_platform::tree::Board;
 
@@ -341,6 +342,19 @@ pub fn init_groups() {
 pub fn init_compaction() {
     static MOVER: Mover<Cpu> = Mover(Cpu);
     PAGES.set_mover(&MOVER);
+}
+
+/// Where programs get huge pages (`transparent_hugepage=`).
+pub fn init_huge_pages(args: &str) {
+    let mode = |text: &str| match text {
+        "always" => Some(HugePages::Always),
+        "madvise" => Some(HugePages::Madvise),
+        "never" => Some(HugePages::Never),
+        _ => None,
+    };
+    if let Some(mode) = argument(args, "transparent_hugepage", "always, madvise or never", mode) {
+        SPACES.huge_pages().set(mode);
+    }
 }
 
 /// How much memory is promised to processes (`vm.overcommit_*=`).

@@ -30,6 +30,7 @@ fn record(area: &AreaView<'_, Cpu>, usage: &Usage, to: UserAddr, heap: (UserAddr
         shared_dirty: usage.shared_dirty as u64,
         swapped: usage.swapped as u64,
         lazy_free: usage.lazy_free as u64,
+        huge: usage.huge as u64,
         flags: flags(area) | if is_heap { vma::HEAP } else { 0 },
         pad: 0,
         name: name(area),

@@ -219,6 +219,15 @@ pub fn setting(a: Args) -> Answer {
     if which == setting::OOM_SCORE_ADJ {
         return oom_score_adj(a, new);
     }
+    if which == setting::HUGE_PAGES {
+        let mode = SPACES.huge_pages();
+        let old = mode.get() as usize;
+        if new != setting::READ {
+            control(a, Control::SETTINGS)?;
+            mode.set_number(new)?;
+        }
+        return Ok(old);
+    }
     let commit = SPACES.commit();
     let old = commit.setting(which)?;
     if new != setting::READ {

@@ -123,6 +123,9 @@ const GAUGES: &[Source<usize>] = &[
     ("nr_anon_pages", || {
         held(Event::UserAlloc, Event::UserFree).saturating_sub(held(Event::ObjectAlloc, Event::ObjectFree))
     }),
+    ("nr_anon_transparent_hugepages", || {
+        held(Event::HugeFault, Event::HugeFree).saturating_sub(events::sum(Event::HugeApart) as usize)
+    }),
     ("nr_shmem", shared),
     ("nr_file_pages", || SPACES.cached()),
     ("nr_dirty", || SPACES.marked()),

@@ -246,6 +246,7 @@ fn state_name(state: PageState) -> &'static str {
         PageState::Slab => "Slab",
         PageState::Kernel => "Kernel",
         PageState::Table => "Table",
+        PageState::Whole => "Whole",
         PageState::Anon => "Anon",
         PageState::Object => "Object",
     }

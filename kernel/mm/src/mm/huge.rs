@@ -44,7 +44,13 @@ impl<M: Machine> Mm<M> {
     }
 
     /// A fault on a block: as [`Mm::fault_present`](super::fault). If it is to be copied, it is split.
-    fn fault_block(&self, vma: &Vma<M>, block: &Block<'_, M>, addr: UserAddr, touch: &Touch<'_, M>) -> Result<bool, Stop> {
+    fn fault_block(
+        &self,
+        vma: &Vma<M>,
+        block: &Block<'_, M>,
+        addr: UserAddr,
+        touch: &Touch<'_, M>,
+    ) -> Result<bool, Stop> {
         let machine = self.machine;
         let Some(mut guard) = block.lock() else { return Ok(false) };
         let pte = guard.get();
@@ -73,8 +79,8 @@ impl<M: Machine> Mm<M> {
             return Ok(true);
         }
         drop(guard);
+        // Another thread was faster. Whoever gives a block more rights invalidates it, so no TLB has it as it was for long.
         machine.count(Event::FaultSpurious, 1);
-        flush_page(machine, self.tables.asid(), addr);
         Ok(true)
     }
 
@@ -110,13 +116,16 @@ impl<M: Machine> Mm<M> {
             return Ok(put.map(|_| false)?);
         }
         machine.count(Event::FaultAnon, 1);
-        machine.count(Event::HugeFault, 1);
         self.charge(Counts { anon: ENTRIES, ..Counts::default() });
         Ok(true)
     }
 
     /// The frame of the page at `addr`, if a block maps it and `may` accepts the entry, with a reference of its own; `None` if the caller must look again.
-    pub(super) fn hold_in_block(&self, addr: UserAddr, may: impl FnOnce(Pte) -> bool) -> Result<Option<Pfn>, FaultError> {
+    pub(super) fn hold_in_block(
+        &self,
+        addr: UserAddr,
+        may: impl FnOnce(Pte) -> bool,
+    ) -> Result<Option<Pfn>, FaultError> {
         let Some(block) = self.tables.block_at(addr) else { return Ok(None) };
         let Some(guard) = block.lock() else { return Ok(None) };
         let pte = guard.get();

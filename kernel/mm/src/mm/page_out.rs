@@ -98,7 +98,10 @@ fn move_to_slot<M: Machine>(machine: M, page: &Page, this: &Move, out: Out) -> R
         is_locked |= vma.flags.contains(VmFlags::LOCKED);
         // A block that is in use stays one.
         is_used |= out.if_unused && mm.look_at_block_of(addr);
-        if !is_locked && !is_used && let Some(was) = mm.set_aside(addr, this, out.if_unused) {
+        if !is_locked
+            && !is_used
+            && let Some(was) = mm.set_aside(addr, this, out.if_unused)
+        {
             // (What `was` says is final: nobody writes to the page through this entry any more.)
             let drops_written = seeded!(OutDropsWrittenPage) && page.list() == GIVEN_UP;
             let needs = !was.is_given_up() && !drops_written || vma.backing.is_some();

@@ -75,11 +75,8 @@ impl<M: Machine> Mm<M> {
         }
         let Some(leaf) = self.tables.find_leaf(addr) else {
             let held = self.hold_in_block(addr, |pte| is_usable(pte, access == Access::Write))?;
-            let pinned = |pfn: Pfn| PinnedPage {
-                machine: self.machine,
-                addr: pfn.addr() + addr.page_offset(),
-                counted: true,
-            };
+            let pinned =
+                |pfn: Pfn| PinnedPage { machine: self.machine, addr: pfn.addr() + addr.page_offset(), counted: true };
             return Ok(held.map(pinned));
         };
         let guard = leaf.lock();

@@ -11,8 +11,8 @@ use crate::object::Whereabouts;
 use crate::page_alloc::FrameView;
 use crate::pte::{NonPresent, Path, Pte, Step, index};
 use crate::swap::SlotView;
-use crate::table::{LEAF_SPAN, Leaf};
 use crate::table::entry::Moved;
+use crate::table::{LEAF_SPAN, Leaf};
 use crate::vma::{VmFlags, Vma};
 
 /// What a first access to a page would do.

@@ -13,10 +13,10 @@ use super::passed::Passed;
 use super::ring::Ring;
 use crate::addr::Pfn;
 use crate::buddy::PAGEBLOCK_PAGES;
-use crate::rmap::Machine;
 use crate::fallible::AllocError;
 use crate::frame;
 use crate::page::PageState;
+use crate::rmap::Machine;
 use crate::rmap::whole;
 
 /// Not seen by the hand yet.

@@ -89,6 +89,7 @@ impl<M: Machine> Release<M> {
         let whole = page(self.machine, pfn);
         self.note(whole);
         self.machine.count(Event::UserFree, ENTRIES);
+        self.machine.count(Event::HugeFree, 1);
         let group = whole.control_group();
         if group != 0 {
             self.machine.groups().uncharge(group, ENTRIES);

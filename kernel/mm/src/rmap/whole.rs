@@ -67,6 +67,7 @@ fn pages(first: Pfn) -> impl Iterator<Item = Pfn> {
 pub fn make<M: Machine>(machine: M, pfn: Pfn, anon_vma: &KArc<AnonVma<M>>, pgoff: usize) {
     page(machine, pfn).init_whole(KArc::as_ptr(anon_vma).expose_provenance(), pgoff as u64);
     KArc::add_owners(anon_vma, 1);
+    machine.count(Event::HugeFault, 1);
 }
 
 /// Whether the block is whole, and has one holder. The caller has the lock of the table whose entry is that holder; nobody else can become one

@@ -331,9 +331,8 @@ impl State {
         self.check_same(ttbr0.table, va, pte);
         for other in 0..self.cpus.len() {
             // (Another root's entry is of a past generation of ASIDs: its CPU forgets it in time.)
-            let same = self
-                .cached(other, ttbr0, va)
-                .is_none_or(|(old, root)| old.addr() == pte.addr() || root != ttbr0.table);
+            let same =
+                self.cached(other, ttbr0, va).is_none_or(|(old, root)| old.addr() == pte.addr() || root != ttbr0.table);
             assert!(same, "break-before-make left out at {va:#x}");
             // Entries of two sizes for one address are a conflict, though they say the same.
             let it = &self.cpus[other];

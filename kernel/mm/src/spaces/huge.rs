@@ -2,6 +2,8 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use quire_abi::Errno;
+
 /// Where programs get huge pages without asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -30,6 +32,13 @@ impl Mode {
             1 => HugePages::Madvise,
             _ => HugePages::Always,
         }
+    }
+
+    /// As a setting: its number ([`quire_abi::flags::setting`]).
+    pub fn set_number(&self, number: usize) -> Result<(), Errno> {
+        let all = [HugePages::Never, HugePages::Madvise, HugePages::Always];
+        self.set(*all.get(number).ok_or(Errno::EINVAL)?);
+        Ok(())
     }
 
     /// Applies to faults from now on.

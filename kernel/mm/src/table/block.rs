@@ -147,8 +147,7 @@ impl<M: Machine> BlockGuard<'_, '_, M> {
         }
         leaf.record().live.store(ENTRIES as u32, Ordering::Relaxed);
         word.store_release(machine, Pte::table(leaf.addr));
-        // Programs that waited would fault again otherwise.
-        machine.publish_tables();
+        // (Whoever has split it changes an entry, and publishes that.)
         machine.count(crate::event::Event::HugeSplit, 1);
     }
 
@@ -310,11 +309,7 @@ impl<M: Machine> Tables<M> {
 
     /// Copies a block entry of `parent` to this space, as [`Tables::copy_from`] does with others; `None` if it is no block any more. Else how many pages it
     /// has, and whether the parent's entry has changed.
-    pub(super) fn copy_block(
-        &self,
-        block: &Block<'_, M>,
-        supply: &Supply<M>,
-    ) -> Result<Option<bool>, AllocError> {
+    pub(super) fn copy_block(&self, block: &Block<'_, M>, supply: &Supply<M>) -> Result<Option<bool>, AllocError> {
         let laid_by = LaidBy::new(self.machine, supply)?;
         // (The tables above are made before the parent's is locked.)
         self.descend(block.start, 2, supply)?;
@@ -323,7 +318,8 @@ impl<M: Machine> Tables<M> {
         if !whole::get(self.machine, pte.addr().pfn()) {
             return Err(AllocError);
         }
-        let (old, new) = theirs.update(pte, |pte| if seeded!(BlockForkStaysWritable) { pte } else { pte.write_protected() });
+        let (old, new) =
+            theirs.update(pte, |pte| if seeded!(BlockForkStaysWritable) { pte } else { pte.write_protected() });
         drop(theirs);
         // Nobody else has this space yet.
         let put = self.put_block(block.start, new.addr(), new.block_attrs(), laid_by, supply)?;

@@ -2,9 +2,9 @@
 
 use super::Machine;
 use super::block::{Block, Found};
-use super::{LEAF_SPAN, Tables, part_end};
 use super::entry::Kind;
 use super::gather::Counts;
+use super::{LEAF_SPAN, Tables, part_end};
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::AllocError;
 use crate::page::Page;

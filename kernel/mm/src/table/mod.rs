@@ -43,8 +43,8 @@ use crate::frame;
 use crate::page::Page;
 use crate::pte::{ENTRIES, LEVEL_SHIFT, Path, Pte, index};
 use crate::supply::Supply;
-use flush::flush_space;
 use block::Found;
+use flush::flush_space;
 use word::Word;
 
 pub use leaf::{Leaf, LeafGuard};

@@ -1,8 +1,8 @@
 //! Changing access rights.
 
 use super::Machine;
-use super::entry::{self, PROTECTION};
 use super::block::BlockGuard;
+use super::entry::{self, PROTECTION};
 use super::{LeafGuard, Tables};
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::page::Page;

@@ -1,9 +1,9 @@
 //! Clearing entries.
 
 use super::Machine;
+use super::block::{Block, Found};
 use super::entry::note_dirty;
 use super::gather::{Counts, Gather};
-use super::block::{Block, Found};
 use super::{LEAF_SPAN, Leaf, Tables, part_end};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
 use crate::pte::{ENTRIES, LEVEL_SHIFT, NonPresent, Pte, index};

@@ -69,6 +69,7 @@ pub fn meminfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
         ("SwapFree", swap(memory.freeswap)),
         ("Dirty", kib(dirty)),
         ("AnonPages", kib(facts.counter("nr_anon_pages"))),
+        ("AnonHugePages", kib(facts.counter("nr_anon_transparent_hugepages") * 512)),
         ("Shmem", kib(shared)),
         ("Slab", kib(system.slab)),
         ("KernelStack", kib(system.kernel_stacks)),

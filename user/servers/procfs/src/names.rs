@@ -95,6 +95,7 @@ pub const FIXED: &[(&str, &str, Fixed)] = &[
     ("/", "", Fixed::Directory("/sys")),
     ("/sys", "devices", Fixed::Directory("/sys/devices")),
     ("/sys", "fs", Fixed::Directory("/sys/fs")),
+    ("/sys", "kernel", Fixed::Directory("/sys/kernel")),
     ("/sys/devices", "system", Fixed::Directory("/sys/devices/system")),
     ("/sys/devices/system", "cpu", Fixed::Directory("/sys/devices/system/cpu")),
     ("/sys/devices/system", "node", Fixed::Directory("/sys/devices/system/node")),
@@ -107,6 +108,10 @@ pub const FIXED: &[(&str, &str, Fixed)] = &[
     ("/sys/devices/system/node", "online", Fixed::File(system::nodes)),
     ("/sys/devices/system/node", "possible", Fixed::File(system::nodes)),
     ("/sys/fs", "cgroup", Fixed::Link("/cgroup")),
+    ("/sys/kernel", "mm", Fixed::Directory("/sys/kernel/mm")),
+    ("/sys/kernel/mm", "transparent_hugepage", Fixed::Directory("/sys/kernel/mm/transparent_hugepage")),
+    ("/sys/kernel/mm/transparent_hugepage", "enabled", Fixed::Setting(settings::huge_pages, settings::set_huge_pages)),
+    ("/sys/kernel/mm/transparent_hugepage", "hpage_pmd_size", Fixed::File(settings::huge_page_size)),
 ];
 
 /// Which of the file systems.

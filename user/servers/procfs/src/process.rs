@@ -298,6 +298,7 @@ fn area_counts(area: &AreaInfo, out: &mut Out) -> fmt::Result {
         ("Referenced", area.referenced),
         ("Anonymous", area.anon),
         ("LazyFree", area.lazy_free),
+        ("AnonHugePages", area.huge),
         ("Swap", area.swapped),
     ];
     lines.iter().try_for_each(|(name, pages)| machine::amount(out, name, kib(*pages)))

@@ -132,6 +132,31 @@ pub fn set_overcommit_ratio(facts: &dyn Facts, text: &[u8]) -> Result<(), Errno>
     set(facts, setting::OVERCOMMIT_RATIO, text)
 }
 
+/// The names of [`setting::HUGE_PAGES`], by value.
+const HUGE_PAGES: [&str; 3] = ["never", "madvise", "always"];
+
+/// transparent_hugepage/enabled.
+pub fn huge_pages(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    let now = facts.setting(setting::HUGE_PAGES) as usize;
+    for (value, name) in HUGE_PAGES.iter().enumerate().rev() {
+        let end = if value == 0 { "\n" } else { " " };
+        if value == now { write!(out, "[{name}]{end}")? } else { write!(out, "{name}{end}")? }
+    }
+    Ok(())
+}
+
+/// Changes it.
+pub fn set_huge_pages(facts: &dyn Facts, text: &[u8]) -> Result<(), Errno> {
+    let is_it = |name: &&str| name.as_bytes() == text.trim_ascii();
+    let value = HUGE_PAGES.iter().position(|name| is_it(&name)).ok_or(Errno::EINVAL)?;
+    facts.set_setting(setting::HUGE_PAGES, value as u64)
+}
+
+/// transparent_hugepage/hpage_pmd_size.
+pub fn huge_page_size(_: &dyn Facts, out: &mut Out) -> fmt::Result {
+    writeln!(out, "{}", 2 << 20)
+}
+
 /// vm/overcommit_kbytes.
 pub fn overcommit_kbytes(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     writeln!(out, "{}", facts.setting(setting::OVERCOMMIT_KBYTES))

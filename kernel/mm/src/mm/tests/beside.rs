@@ -171,7 +171,8 @@ impl World {
         let elsewhere = Elsewhere::attach(rig.sim);
         let is_shared = seed / 2 % 3 == 2;
         let spaces = Mutex::new([mm.clone()].into());
-        let this = Self { rig, elsewhere, is_shared, has_blocks, spaces, clock: AtomicU64::new(1), log: Mutex::default() };
+        let this =
+            Self { rig, elsewhere, is_shared, has_blocks, spaces, clock: AtomicU64::new(1), log: Mutex::default() };
         for half in 0..2 {
             let page = half * PAGES / 2;
             map_at(&mm, address(page), this.extent(page, PAGES / 2), super::RW, this.kind()).unwrap();
@@ -247,7 +248,9 @@ impl World {
                 Outcome::Call(map_at(mm, address(page), self.extent(page, len), prot, self.kind()).map(drop))
             }
             Op::Unmap { page, len, .. } => Outcome::Call(mm.unmap(address(page), self.extent(page, len))),
-            Op::Protect { page, len, prot, .. } => Outcome::Call(mm.protect(address(page), self.extent(page, len), prot)),
+            Op::Protect { page, len, prot, .. } => {
+                Outcome::Call(mm.protect(address(page), self.extent(page, len), prot))
+            }
             Op::Advise { page, len, advice, .. } => {
                 let is_refused = self.is_shared && advice == madv::FREE;
                 let advice = if is_refused { madv::COLD } else { advice };

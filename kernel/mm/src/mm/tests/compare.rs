@@ -132,7 +132,9 @@ impl Pair {
         // (CPUs may set flags of a present entry meanwhile.)
         let page = va.get() / PAGE % 512;
         let of_block = |entry: Pte| entry.is_block() && entry.page_of_block(page).addr() == pte.addr();
-        let is_same = |entry: Pte| of_block(entry) || entry == pte || pte.is_present() && entry.is_present() && entry.addr() == pte.addr();
+        let is_same = |entry: Pte| {
+            of_block(entry) || entry == pte || pte.is_present() && entry.is_present() && entry.addr() == pte.addr()
+        };
         path.steps().last().is_some_and(|step| is_same(step.entry))
             && match (pte.kind(), outcome) {
                 (None, Outcome::Mapped(to, _)) => to == pte.addr() && path.output(va.get()) == Some(to),

@@ -74,13 +74,7 @@ impl Call {
         match *op {
             Op::Advise { advice, .. } => matches!(
                 advice,
-                madv::DONTNEED
-                    | madv::DONTNEED_LOCKED
-                    | madv::FREE
-                    | madv::REMOVE
-                    | madv::COLD
-                    | madv::PAGEOUT
-                    | madv::WILLNEED
+                madv::DONTNEED | madv::DONTNEED_LOCKED | madv::FREE | madv::REMOVE | madv::COLD | madv::PAGEOUT
             ),
             Op::LockAll { current, .. } => !current,
             Op::Sync { .. } | Op::InCore { .. } | Op::Exit { .. } => true,

@@ -135,7 +135,10 @@ fn without_a_block_there_are_pages() {
     let mm = rig.space();
     // Blocks of 2 MiB are used up, and pages are left.
     let mut blocks = Vec::new();
-    while let Ok(block) = rig.sim.pages().alloc_pages(9, crate::page_alloc::Gfp::HIGHUSER_MOVABLE | crate::page_alloc::Gfp::NORETRY | crate::page_alloc::Gfp::NOWARN) {
+    while let Ok(block) = rig.sim.pages().alloc_pages(
+        9,
+        crate::page_alloc::Gfp::HIGHUSER_MOVABLE | crate::page_alloc::Gfp::NORETRY | crate::page_alloc::Gfp::NOWARN,
+    ) {
         blocks.push(block);
     }
     map_at(&mm, AT, HUGE, RW, Map::FIXED).unwrap();
@@ -159,9 +162,15 @@ fn parts_of_a_block_can_be_changed() {
         ("FREE", &|mm| mm.advise(AT + 10 * PAGE, PAGE, madv::FREE).unwrap()),
         ("COLD", &|mm| mm.advise(AT + 10 * PAGE, PAGE, madv::COLD).unwrap()),
         ("mremap", &|mm| {
-            mm.remap(AT + 10 * PAGE, PAGE, PAGE, quire_abi::flags::Mremap::MAYMOVE | quire_abi::flags::Mremap::FIXED, AT + 9 * HUGE)
-                .map(drop)
-                .unwrap()
+            mm.remap(
+                AT + 10 * PAGE,
+                PAGE,
+                PAGE,
+                quire_abi::flags::Mremap::MAYMOVE | quire_abi::flags::Mremap::FIXED,
+                AT + 9 * HUGE,
+            )
+            .map(drop)
+            .unwrap()
         }),
     ];
     for (what, change) in changes {

@@ -265,8 +265,9 @@ impl Model {
                 return Err(Errno::EEXIST);
             }
             hint
-        } else if let Some(at) =
-            (hint == 0 && !shared && file.is_none() && len.is_multiple_of(TABLE)).then(|| self.find_aligned(len)).flatten()
+        } else if let Some(at) = (hint == 0 && !shared && file.is_none() && len.is_multiple_of(TABLE))
+            .then(|| self.find_aligned(len))
+            .flatten()
         {
             at
         } else {

@@ -24,8 +24,8 @@ use crate::mm::{Mm, MmLayout};
 use crate::object::Object;
 use crate::page_alloc::{Gfp, PressureHandler};
 use crate::sim::Sim;
-use crate::spaces::HugePages;
 use crate::sim::mmu::{Drain, Sabotage};
+use crate::spaces::HugePages;
 
 /// The files of the boot archive: bytes into a frame, length, and whether the last page can be mapped as it is.
 const FILES: [(usize, usize, bool); 3] =

@@ -166,11 +166,18 @@ pub(super) struct Random {
     last: (usize, usize),
     /// What follows, last first: steps that show what the one before them may have left in a TLB.
     next: Vec<Op>,
+    /// Most scenes are those with blocks of 2 MiB.
+    has_blocks: bool,
 }
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), last: (0, 0x4_0000), next: Vec::new() }
+        Self {
+            state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            last: (0, 0x4_0000),
+            next: Vec::new(),
+            has_blocks: seed.is_multiple_of(4),
+        }
     }
 
     pub fn below(&mut self, n: usize) -> usize {
@@ -263,7 +270,9 @@ impl Random {
                 let moving = Mremap::MAYMOVE | Mremap::FIXED;
                 let remap = Op::Remap { process, at, old: TABLE, new: TABLE, flags: moving, to };
                 let (write, read) = (touch(at, Access::Write), touch(at, Access::Read));
-                self.next.extend([touch(to, Access::Read), read, remap, write, map]);
+                // (A block has no table.)
+                let pages = Op::Advise { process, at, len: TABLE, advice: madv::NOHUGEPAGE };
+                self.next.extend([touch(to, Access::Read), read, remap, write, pages, map]);
             }
             Op::Unmap { process, at, .. } if self.below(3) == 0 => {
                 let cpu = self.below(CPUS);
@@ -283,7 +292,11 @@ impl Random {
             103.. => Op::Migrate { process, at, count: 1 + self.below(16) },
             97.. => {
                 // The last is the next.
-                let mut scene = if self.below(3) == 0 { self.block_scene(process) } else { self.scene(process, at) };
+                let mut scene = if self.has_blocks && self.below(4) != 0 {
+                    self.block_scene(process)
+                } else {
+                    self.scene(process, at)
+                };
                 scene.reverse();
                 self.next.extend(scene);
                 self.next.pop().unwrap_or(Op::Settle)

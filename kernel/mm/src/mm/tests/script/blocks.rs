@@ -33,15 +33,18 @@ impl Random {
         let moving = Mremap::MAYMOVE | Mremap::FIXED;
         let to = ((1 + self.below(8)) << 18) + self.below(2);
         let begin = [Op::Exit { process: LATEST }, unmap(at, len), map, write.clone(), again.clone()];
-        let steps = match self.below(22) {
+        let steps = match self.below(24) {
             0 => [unmap(at, TABLE), again].to_vec(),
             1 => [unmap(inside, 2), again, later].to_vec(),
             2 => [protect(at, TABLE, 1), later, protect(at, TABLE, 3), write].to_vec(),
             3 => [protect(inside, 2, 1), later, write].to_vec(),
-            4 => [protect(at, TABLE, 0), again, protect(at, TABLE, 7), touch(process, cpu, inside, Access::Exec)].to_vec(),
+            4 => [protect(at, TABLE, 0), again, protect(at, TABLE, 7), touch(process, cpu, inside, Access::Exec)]
+                .to_vec(),
             5 => [advise(at, TABLE, madv::DONTNEED), again, later].to_vec(),
             6 => [advise(inside, 2, madv::DONTNEED), again, write].to_vec(),
-            7 => [advise(inside, 2, madv::FREE), again, later, away(How::Swap), again_of(process, cpu, inside)].to_vec(),
+            7 => {
+                [advise(inside, 2, madv::FREE), again, later, away(How::Swap), again_of(process, cpu, inside)].to_vec()
+            }
             8 | 9 => [fork, later, child, child_writes, again_of(process, cpu, inside)].to_vec(),
             10 => [fork, child_writes, later, again_of(LATEST, cpu, inside)].to_vec(),
             11 => [fork, protect(at, TABLE, 1), protect(at, TABLE, 3), later, child].to_vec(),
@@ -60,8 +63,11 @@ impl Random {
                 let map = Op::Map { process, at, len: TABLE, prot: 3, flags: Map::PRIVATE | Map::FIXED, file: None };
                 [unmap(at, TABLE), map, write.clone(), advise(at, TABLE, madv::DONTNEED), write].to_vec()
             }
+            // A CPU has the block as it may not be written.
+            21 | 22 => [protect(at, TABLE, 1), again, protect(at, TABLE, 3), later].to_vec(),
             20 => [fork, advise(at, TABLE, madv::DONTNEED), later, child].to_vec(),
-            _ => [advise(at, len, madv::NOHUGEPAGE), later, Op::Poke { process, at: inside, write: true }, again].to_vec(),
+            _ => [advise(at, len, madv::NOHUGEPAGE), later, Op::Poke { process, at: inside, write: true }, again]
+                .to_vec(),
         };
         begin.into_iter().chain(steps).collect()
     }
