@@ -270,6 +270,16 @@ impl Page {
         refs_of(self.head.load_acquire())
     }
 
+    /// Whether each of these pages has exactly one reference. As [`Page::refs`], for many.
+    pub(crate) fn have_one_reference(pages: &[Page]) -> bool {
+        /// Looked at together.
+        const RUN: usize = 16;
+        let differ = |run: &[Page]| run.iter().fold(0, |all, page| all | page.head() ^ ONE_REF) & ALL_REFS != 0;
+        let all_have = !pages.chunks(RUN).any(differ);
+        core::sync::atomic::fence(Acquire);
+        all_have
+    }
+
     /// Adds a reference to a page that another one keeps: the caller's own, or one protected by a lock that the caller
     /// holds. `false` when there are too many.
     #[inline]

@@ -249,11 +249,10 @@ impl<M: Machine> Mm<M> {
 
     #[inline]
     fn try_fault_in(&self, vma: &Vma<M>, addr: UserAddr, touch: &Touch<'_, M>) -> Result<(), Stop> {
-        let leaf = match self.tables.find_leaf(addr) {
-            Some(leaf) if leaf.is_vacant() && self.wants_block(vma, addr, touch) => return Err(Stop::Vacant),
-            Some(leaf) => leaf,
+        let (leaf, is_new) = match self.tables.find_leaf(addr) {
+            Some(leaf) => (leaf, false),
             None if self.fault_above(vma, addr, touch)? => return Ok(()),
-            None => self.tables.walk_or_create(addr, touch.supply)?,
+            None => (self.tables.walk_or_create(addr, touch.supply)?, true),
         };
         let pte = leaf.peek(index(addr.get(), 3));
         let done = match pte.kind() {
@@ -263,7 +262,7 @@ impl<M: Machine> Mm<M> {
             }
             None => self.fault_present(vma, &leaf, addr, pte, touch),
             Some(NonPresent::None | NonPresent::Marker(_)) => match &vma.backing {
-                None if touch.write => self.anon_write(vma, &leaf, addr, touch),
+                None if touch.write => return self.anon_write(vma, &leaf, is_new, addr, touch),
                 None => self.zero_read(vma, &leaf, addr, touch.forced),
                 Some(backing) if touch.write && !vma.flags.contains(VmFlags::SHARED) => {
                     return self.private_write(vma, &leaf, addr, backing, touch.supply);
@@ -280,11 +279,17 @@ impl<M: Machine> Mm<M> {
         &self,
         vma: &Vma<M>,
         leaf: &Leaf<'_, M>,
+        is_new: bool,
         addr: UserAddr,
         touch: &Touch<'_, M>,
-    ) -> Result<(), FaultError> {
+    ) -> Result<(), Stop> {
         let first = index(addr.get(), 3);
         let window = touch.forced.unwrap_or_else(|| self.window(vma, leaf, addr, false));
+        // In an empty table no stream goes on. (One that was just made is there because there was no block.)
+        let may_be_vacant = window == 1 || touch.forced.is_some();
+        if may_be_vacant && !is_new && leaf.is_vacant() && self.wants_block(vma, addr, touch) {
+            return Err(Stop::Vacant);
+        }
         let wanted = run_of_empty(leaf, first, window.min(room(vma, addr)));
         let mut pages = Fresh::new();
         self.take_fresh(&mut pages, vma, addr, touch.supply, |got| got < wanted)?;

@@ -109,6 +109,21 @@ impl<M: Machine> Mm<M> {
         Ok((mapped?, flags))
     }
 
+    /// Where a new area of whole blocks lies if blocks may come there, and it may lie anywhere.
+    #[cold]
+    fn place_for_blocks(
+        &self,
+        areas: &Areas<M>,
+        request: &MapRequest<M>,
+        flags: VmFlags,
+        len: usize,
+    ) -> Option<UserAddr> {
+        let is_private = request.object.is_none() && !flags.contains(VmFlags::SHARED);
+        let is_free = request.addr == 0 && !request.flags.intersects(Map::FIXED | Map::FIXED_NOREPLACE);
+        let may = is_private && is_free && self.machine.spaces().huge_pages().get() != HugePages::Never;
+        if may { find_aligned(areas, len) } else { None }
+    }
+
     /// Finds the place, checks the limits, and inserts the area.
     fn map_object_or_none(
         &self,
@@ -123,10 +138,9 @@ impl<M: Machine> Mm<M> {
             return Err(Errno::ENOMEM);
         }
         let pages = len >> PAGE_SHIFT;
-        let may_be_huge = request.object.is_none()
-            && !flags.contains(VmFlags::SHARED)
-            && self.machine.spaces().huge_pages().get() != HugePages::Never;
-        let start = place(areas, request, len, may_be_huge)?;
+        let aligned =
+            if len.is_multiple_of(LEAF_SPAN) { self.place_for_blocks(areas, request, flags, len) } else { None };
+        let start = aligned.map_or_else(|| place(areas, request, len), Ok)?;
         let end = start + len;
         if request.flags.contains(Map::LOCKED) && self.limit(Limit::MemLock) == 0 {
             return Err(Errno::EPERM);
@@ -326,12 +340,7 @@ fn area_flags<M: Machine>(request: &MapRequest<M>) -> Result<VmFlags, Errno> {
 }
 
 /// Chooses the address for `len` bytes.
-fn place<M: Machine>(
-    areas: &Areas<M>,
-    request: &MapRequest<M>,
-    len: usize,
-    may_be_huge: bool,
-) -> Result<UserAddr, Errno> {
+fn place<M: Machine>(areas: &Areas<M>, request: &MapRequest<M>, len: usize) -> Result<UserAddr, Errno> {
     let layout = &areas.layout;
     let addr = UserAddr::new(request.addr);
     let task_size = layout.task_size.get();
@@ -352,13 +361,6 @@ fn place<M: Machine>(
             return Err(Errno::EEXIST);
         }
         return Ok(addr);
-    }
-    if may_be_huge
-        && request.addr == 0
-        && len.is_multiple_of(LEAF_SPAN)
-        && let Some(start) = find_aligned(areas, len)
-    {
-        return Ok(start);
     }
     find_place(areas, addr.page_floor(), len)
 }

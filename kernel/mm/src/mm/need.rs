@@ -8,7 +8,6 @@ use crate::mm::Machine;
 use crate::object::Object;
 use crate::pte::{ENTRIES, NonPresent};
 use crate::table::LEAF_SPAN;
-use crate::table::block::Found;
 
 /// Where the last-level table ends that has the entry for `va`.
 fn end_of_table(va: UserAddr) -> UserAddr {
@@ -52,9 +51,11 @@ impl<M: Machine> Mm<M> {
             // Of an object's page there may be no table.
             Some(_) => Some((from, to.min(from + ENTRIES * PAGE_SIZE))),
             None => match self.tables.next_any(from, to) {
-                Some((from, Found::Leaf(_))) => Some((from, end_of_table(from).min(to))),
                 // A block is in memory.
-                Some((from, Found::Block(_))) => return (None, end_of_table(from).min(to)),
+                Some((from, spot)) => match spot.leaf(from) {
+                    Ok(_) => Some((from, end_of_table(from).min(to))),
+                    Err(_) => return (None, end_of_table(from).min(to)),
+                },
                 None => None,
             },
         }) else {

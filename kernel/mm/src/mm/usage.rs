@@ -10,7 +10,7 @@ use crate::mm::Machine;
 use crate::page::{PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, index};
 use crate::table::LEAF_SPAN;
-use crate::table::block::{Block, Found};
+use crate::table::block::Block;
 use crate::table::entry::Kind;
 
 /// Last-level tables read in one query, during which changes of the map wait.
@@ -112,14 +112,14 @@ impl<M: Machine> Mm<M> {
             if part != 0 && self.machine.resched_point().is_err() {
                 break;
             }
-            let Some((start, found)) = self.tables.next_any(at, vma.end) else {
+            let Some((start, spot)) = self.tables.next_any(at, vma.end) else {
                 at = vma.end;
                 break;
             };
             at = UserAddr::new((start.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN).min(vma.end);
-            let leaf = match found {
-                Found::Leaf(leaf) => leaf,
-                Found::Block(block) => {
+            let leaf = match spot.leaf(start) {
+                Ok(leaf) => leaf,
+                Err(block) => {
                     let first = index(start.get(), 3);
                     self.add_block(&block, first..first + ((at - start) >> PAGE_SHIFT), &mut usage);
                     continue;

@@ -70,11 +70,19 @@ pub fn make<M: Machine>(machine: M, pfn: Pfn, anon_vma: &KArc<AnonVma<M>>, pgoff
     machine.count(Event::HugeFault, 1);
 }
 
-/// Whether the block is whole, and has one holder. The caller has the lock of the table whose entry is that holder; nobody else can become one
-/// meanwhile.
+/// Whether the block has one holder, be it whole or apart; a page that somebody looks at may count as one of two. The caller has the lock of the
+/// table whose entry is that holder, as [`crate::mm`]'s copy-on-write has it for a page. O(pages) if it is apart.
 pub fn is_sole<M: Machine>(machine: M, pfn: Pfn) -> bool {
     let head = page(machine, pfn);
-    head.state() == PageState::Whole && head.refs() == 1
+    match head.state() {
+        PageState::Whole => head.refs() == 1,
+        // (Taken apart at this moment, its last pages have their records first.)
+        _ => {
+            // SAFETY: the caller's entry holds the block, whose records lie one behind the other.
+            let records = unsafe { core::slice::from_raw_parts(core::ptr::from_ref(head), ENTRIES) };
+            Page::have_one_reference(records)
+        }
+    }
 }
 
 /// Makes a whole page with one holder, the caller, one of `anon_vma`, if it is not. Returns the former one, which the caller drops without locks.

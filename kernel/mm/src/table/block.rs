@@ -180,12 +180,34 @@ impl<M: Machine> Drop for BlockGuard<'_, '_, M> {
     }
 }
 
-/// What a part of the address space is mapped by.
-pub enum Found<'a, M: Machine> {
-    /// A last-level table.
-    Leaf(Leaf<'a, M>),
-    /// A block entry.
-    Block(Block<'a, M>),
+/// What maps a part of the address space: a last-level table, or a block entry.
+pub struct Spot<'a, M: Machine> {
+    tables: &'a Tables<M>,
+    /// The last-level table; or that of level 2, plus 1.
+    table: PhysAddr,
+}
+
+impl<'a, M: Machine> Spot<'a, M> {
+    #[inline(always)]
+    pub(super) fn of_leaf(tables: &'a Tables<M>, table: Table<M>) -> Self {
+        Self { tables, table: table.addr }
+    }
+
+    #[inline(always)]
+    pub(super) fn of_block(tables: &'a Tables<M>, table: Table<M>) -> Self {
+        Self { tables, table: table.addr + 1 }
+    }
+
+    /// The last-level table, or else the block, for an address in this part.
+    #[inline(always)]
+    pub fn leaf(self, va: UserAddr) -> Result<Leaf<'a, M>, Block<'a, M>> {
+        if self.table.get() & 1 == 0 {
+            Ok(Leaf { tables: self.tables, table: self.tables.table(self.table) })
+        } else {
+            let table = self.tables.table(PhysAddr::new(self.table.get() - 1));
+            Err(self.tables.block(table, va))
+        }
+    }
 }
 
 impl<M: Machine> Tables<M> {
@@ -231,6 +253,7 @@ impl<M: Machine> Tables<M> {
     }
 
     /// The entry for `va` as it is now; that of a block is shown as the one of the page.
+    #[inline]
     pub fn entry(&self, va: UserAddr) -> Pte {
         match self.find_leaf(va) {
             Some(leaf) => leaf.peek(index(va.get(), 3)),

@@ -1,38 +1,36 @@
 //! Changing the present entries of a range in place.
 
 use super::Machine;
-use super::block::{BlockGuard, Found};
+use super::block::Block;
 use super::{LEAF_SPAN, LeafGuard, Tables, part_end};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::pte::{LEVEL_SHIFT, index};
+use crate::vm_flags::VmFlags;
 
 impl<M: Machine> Tables<M> {
     /// Calls `change` with the locked table and the index of each entry of `start..end`, in all tables that are not
-    /// empty. A block that is in the range as a whole is changed by `change_block`, if there is one; others become tables. Returns the range that covers the entries for which it returned true.
+    /// empty. A block that is in the range as a whole gets the rights of an area with `rights`; without, and others, become tables first. Returns
+    /// the range that covers the entries for which it returned true.
     #[inline(always)]
     pub(super) fn change_each(
         &self,
         start: UserAddr,
         end: UserAddr,
+        rights: Option<VmFlags>,
         mut change: impl FnMut(&mut LeafGuard<'_, M>, usize) -> bool,
-        change_block: Option<&dyn Fn(&mut BlockGuard<'_, '_, M>) -> bool>,
     ) -> Option<(UserAddr, UserAddr)> {
         let mut changed: Option<(UserAddr, UserAddr)> = None;
         let mut va = start;
-        while let Some((from, found)) = self.next_any(va, end) {
+        while let Some((from, spot)) = self.next_any(va, end) {
             let to = part_end(from, end);
-            let leaf = match found {
-                Found::Leaf(leaf) => leaf,
-                Found::Block(block) => {
-                    let change = change_block.filter(|_| to - from == LEAF_SPAN);
-                    let done = change.and_then(|change| block.lock().map(|mut guard| change(&mut guard)));
-                    match done {
-                        Some(true) => changed = Some((changed.map_or(from, |c| c.0), from + PAGE_SIZE)),
-                        Some(false) => {}
-                        None => _ = block.split(),
+            let leaf = match spot.leaf(from) {
+                Ok(leaf) => leaf,
+                Err(block) => {
+                    let done = self.change_block(&block, rights.filter(|_| to - from == LEAF_SPAN));
+                    if done == Some(true) {
+                        changed = Some((changed.map_or(from, |c| c.0), from + PAGE_SIZE));
                     }
                     va = if done.is_some() { to } else { from };
-                    let _ = self.machine.resched_point();
                     continue;
                 }
             };
@@ -60,6 +58,21 @@ impl<M: Machine> Tables<M> {
                 changed = Some((changed.map_or(at(lowest), |c| c.0), at(highest) + PAGE_SIZE));
             }
         }
+        changed
+    }
+
+    /// Gives a block the rights of an area with `rights`, and returns whether it had others; or makes it a table, or finds that it is none any
+    /// more: `None`.
+    #[cold]
+    fn change_block(&self, block: &Block<'_, M>, rights: Option<VmFlags>) -> Option<bool> {
+        let changed = match rights {
+            Some(flags) => block.lock().and_then(|mut guard| self.protect_block(&mut guard, flags)),
+            None => None,
+        };
+        if changed.is_none() {
+            block.split();
+        }
+        let _ = self.machine.resched_point();
         changed
     }
 }

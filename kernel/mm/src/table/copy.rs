@@ -1,7 +1,7 @@
 //! fork: copying a parent's tables to its child.
 
 use super::Machine;
-use super::block::{Block, Found};
+use super::block::Block;
 use super::entry::Kind;
 use super::gather::Counts;
 use super::{LEAF_SPAN, Tables, part_end};
@@ -27,13 +27,13 @@ impl<M: Machine> Tables<M> {
         supply: &Supply<M>,
     ) -> Result<(), AllocError> {
         let mut va = start;
-        while let Some((from, found)) = parent.next_any(va, end) {
+        while let Some((from, spot)) = parent.next_any(va, end) {
             let to = part_end(from, end);
             // (A killed thread's error does not matter.)
             self.machine.resched_point().map_err(|_| AllocError)?;
-            let leaf = match found {
-                Found::Leaf(leaf) => leaf,
-                Found::Block(block) => {
+            let leaf = match spot.leaf(from) {
+                Ok(leaf) => leaf,
+                Err(block) => {
                     va = if self.copy_part(&block, from, to, counts, protected, supply)? { to } else { from };
                     continue;
                 }

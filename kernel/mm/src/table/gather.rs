@@ -67,7 +67,7 @@ pub struct Gather<'a, M: Machine> {
     /// How many of them are written.
     held_len: usize,
     /// Frames of blocks, and how many there are.
-    blocks: [u32; BLOCKS],
+    blocks: [MaybeUninit<u32>; BLOCKS],
     blocks_len: usize,
     counts: Counts,
 }
@@ -85,7 +85,7 @@ impl<'a, M: Machine> Gather<'a, M> {
             sole: 0,
             held: [const { MaybeUninit::uninit() }; HELD],
             held_len: 0,
-            blocks: [0; BLOCKS],
+            blocks: [const { MaybeUninit::uninit() }; BLOCKS],
             blocks_len: 0,
             counts: Counts::default(),
         }
@@ -126,13 +126,14 @@ impl<'a, M: Machine> Gather<'a, M> {
     }
 
     /// As [`Gather::take`], for a block entry at `start`.
+    #[cold]
     pub(super) fn take_block(&mut self, pte: Pte, start: UserAddr) {
         self.counts.anon += ENTRIES;
         // (An invalidation of any page of a block removes all of it.)
         if !seeded!(BlockZapForgetsFlush) {
             self.cover(start, start + PAGE_SIZE);
         }
-        self.blocks[self.blocks_len] = pte.addr().pfn().0 as u32;
+        self.blocks[self.blocks_len].write(pte.addr().pfn().0 as u32);
         self.blocks_len += 1;
     }
 
@@ -226,8 +227,19 @@ impl<'a, M: Machine> Gather<'a, M> {
             release.page(Pfn(unsafe { pfn.assume_init() } as usize));
         }
         self.held_len = 0;
+        if self.blocks_len != 0 {
+            self.drop_blocks();
+        }
+    }
+
+    /// Drops what block entries held, which have been invalidated.
+    #[cold]
+    #[inline(never)]
+    fn drop_blocks(&mut self) {
+        let mut release = Release::new(self.machine);
         for pfn in &self.blocks[..self.blocks_len] {
-            release.block(Pfn(*pfn as usize));
+            // SAFETY: `take_block` wrote the first `blocks_len`.
+            release.block(Pfn(unsafe { pfn.assume_init() } as usize));
         }
         self.blocks_len = 0;
     }

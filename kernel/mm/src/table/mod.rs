@@ -43,7 +43,7 @@ use crate::frame;
 use crate::page::Page;
 use crate::pte::{ENTRIES, LEVEL_SHIFT, Path, Pte, index};
 use crate::supply::Supply;
-use block::Found;
+use block::Spot;
 use flush::flush_space;
 use word::Word;
 
@@ -234,18 +234,17 @@ impl<M: Machine> Tables<M> {
     pub fn next_leaf(&self, va: UserAddr, end: UserAddr) -> Option<(UserAddr, Leaf<'_, M>)> {
         let mut va = va;
         loop {
-            match self.next_any(va, end)? {
-                (from, Found::Leaf(leaf)) => return Some((from, leaf)),
-                (from, Found::Block(block)) => {
-                    block.split();
-                    va = from;
-                }
+            let (from, spot) = self.next_any(va, end)?;
+            match spot.leaf(from) {
+                Ok(leaf) => return Some((from, leaf)),
+                Err(block) => _ = block.split(),
             }
+            va = from;
         }
     }
 
     /// The first last-level table, or block, that covers a part of `va..end`, and the first address of that part.
-    pub fn next_any(&self, va: UserAddr, end: UserAddr) -> Option<(UserAddr, Found<'_, M>)> {
+    pub fn next_any(&self, va: UserAddr, end: UserAddr) -> Option<(UserAddr, Spot<'_, M>)> {
         let (mut va, end) = (va.get(), end.get());
         'again: while va < end {
             let mut table = self.table(self.root);
@@ -257,8 +256,7 @@ impl<M: Machine> Tables<M> {
                     continue;
                 }
                 if entry != Pte::NONE {
-                    let at = UserAddr::new(va);
-                    return Some((at, Found::Block(self.block(table, at))));
+                    return Some((UserAddr::new(va), Spot::of_block(self, table)));
                 }
                 if ((va >> shift) + 1) << shift >= end {
                     return None;
@@ -274,12 +272,11 @@ impl<M: Machine> Tables<M> {
                     return None;
                 }
                 if !below.is_table() {
-                    let at = UserAddr::new(va);
-                    return Some((at, Found::Block(self.block(table, at))));
+                    return Some((UserAddr::new(va), Spot::of_block(self, table)));
                 }
                 table.addr = below.addr();
             }
-            return Some((UserAddr::new(va), Found::Leaf(Leaf { tables: self, table })));
+            return Some((UserAddr::new(va), Spot::of_leaf(self, table)));
         }
         None
     }
@@ -428,12 +425,13 @@ impl<M: Machine> Tables<M> {
     /// All entries that are not empty, with their addresses, for tests and reverse-mapping checks; those of blocks are shown as the ones of their pages.
     pub fn for_each_entry(&self, mut see: impl FnMut(UserAddr, Pte)) {
         let mut va = UserAddr::new(0);
-        while let Some((start, found)) = self.next_any(va, UserAddr::new(USER_END)) {
+        while let Some((start, spot)) = self.next_any(va, UserAddr::new(USER_END)) {
+            let found = spot.leaf(start);
             let base = start.get() & !(LEAF_SPAN - 1);
             for i in 0..ENTRIES {
                 let entry = match &found {
-                    Found::Leaf(leaf) => leaf.peek(i),
-                    Found::Block(_) => self.entry(UserAddr::new(base + (i << LEVEL_SHIFT[3]))),
+                    Ok(leaf) => leaf.peek(i),
+                    Err(_) => self.entry(UserAddr::new(base + (i << LEVEL_SHIFT[3]))),
                 };
                 if entry != Pte::NONE {
                     see(UserAddr::new(base + (i << LEVEL_SHIFT[3])), entry);

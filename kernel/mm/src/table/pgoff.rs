@@ -41,38 +41,28 @@ impl<M: Machine> Tables<M> {
         let machine = self.machine;
         let mut frozen = 0;
         let mut alone = true;
-        self.change_each(
-            start,
-            end,
-            |guard, i| {
-                let pte = guard.get(i);
-                if alone && let Some(page) = anon_page(machine, pte) {
-                    alone = page.freeze(1);
-                    frozen += alone as usize;
-                }
-                alone &= !matches!(pte.kind(), Some(NonPresent::Migration(_)));
-                false
-            },
-            None,
-        );
+        self.change_each(start, end, None, |guard, i| {
+            let pte = guard.get(i);
+            if alone && let Some(page) = anon_page(machine, pte) {
+                alone = page.freeze(1);
+                frozen += alone as usize;
+            }
+            alone &= !matches!(pte.kind(), Some(NonPresent::Migration(_)));
+            false
+        });
         // The frozen pages are the first ones.
-        self.change_each(
-            start,
-            end,
-            |guard, i| {
-                if frozen > 0
-                    && let Some(page) = anon_page(machine, guard.get(i))
-                {
-                    frozen -= 1;
-                    if alone {
-                        page.set_owner(page.owner(), page.index().wrapping_add(by as u64));
-                    }
-                    page.unfreeze(1);
+        self.change_each(start, end, None, |guard, i| {
+            if frozen > 0
+                && let Some(page) = anon_page(machine, guard.get(i))
+            {
+                frozen -= 1;
+                if alone {
+                    page.set_owner(page.owner(), page.index().wrapping_add(by as u64));
                 }
-                false
-            },
-            None,
-        );
+                page.unfreeze(1);
+            }
+            false
+        });
         alone
     }
 }

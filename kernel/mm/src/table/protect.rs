@@ -35,38 +35,13 @@ impl<M: Machine> Tables<M> {
         flags: VmFlags,
     ) -> Option<(UserAddr, UserAddr)> {
         let shared = flags.contains(VmFlags::SHARED);
-        let read_only = entry::read_only(flags) & PROTECTION;
-        let writable = read_only & !bits::READ_ONLY;
         let machine = self.machine;
-        let with_rights_if = move |old: Pte, may_be_writable: bool| {
-            let right = if seeded!(ProtectLeavesDbm) { old.0 & bits::DBM } else { 0 };
-            let plain = old.without_dbm().0;
-            let rights = match may_be_writable {
-                true if plain & bits::DIRTY != 0 => writable,
-                true if flags.contains(VmFlags::NOTES_STORES) && !seeded!(ProtectForgetsNotice) => read_only,
-                true => read_only | bits::DBM,
-                false => read_only,
-            };
-            Pte(plain & !PROTECTION | rights | right)
-        };
-        let with_rights = move |old: Pte| with_rights_if(old, MAY_WRITE && may_be_writable(machine, old, shared));
+        let with_rights = move |old: Pte| with_rights(old, flags, MAY_WRITE && may_be_writable(machine, old, shared));
         let end = if seeded!(ProtectForgetsLastPage) { UserAddr::new(end.get() - PAGE_SIZE) } else { end };
         let executable = flags.contains(VmFlags::EXEC) && !seeded!(ProtectForgetsInstructions);
         // One question an entry instead of two.
         let is_plain = !executable && !machine.spaces().hardware_updates();
-        let change_block = |guard: &mut BlockGuard<'_, '_, M>| {
-            let old = guard.get();
-            let is_sole = whole::is_sole(machine, old.addr().pfn());
-            let (old, new) = guard.update(old, |old| {
-                let may_already = old.0 & bits::READ_ONLY == 0 || old.0 & bits::DBM != 0;
-                with_rights_if(old, MAY_WRITE && (may_already || is_sole))
-            });
-            old != new
-        };
-        // (Pages are made fit for fetches one by one.)
-        let change_block: Option<&dyn Fn(&mut BlockGuard<'_, '_, M>) -> bool> =
-            if executable { None } else { Some(&change_block) };
-        let change = |guard: &mut LeafGuard<'_, M>, i: usize| {
+        self.change_each(start, end, Some(flags), |guard, i| {
             let old = guard.get(i);
             if !old.is_present() {
                 return false;
@@ -80,9 +55,37 @@ impl<M: Machine> Tables<M> {
                 guard.change_alone(i, old, new);
             }
             new != old
-        };
-        self.change_each(start, end, change, change_block)
+        })
     }
+
+    /// [`Tables::protect`] for a block; whether it had other rights. `None`, with nothing changed, for an area that may be executed: pages are
+    /// made fit for fetches one by one.
+    pub(super) fn protect_block(&self, guard: &mut BlockGuard<'_, '_, M>, flags: VmFlags) -> Option<bool> {
+        if flags.contains(VmFlags::EXEC) {
+            return None;
+        }
+        let old = guard.get();
+        let may_already = |pte: Pte| pte.0 & (bits::READ_ONLY | bits::DBM) != bits::READ_ONLY;
+        let may_write = flags.contains(VmFlags::WRITE);
+        let is_sole = may_write && !may_already(old) && whole::is_sole(self.machine, old.addr().pfn());
+        let (old, new) = guard.update(old, |old| with_rights(old, flags, may_write && (is_sole || may_already(old))));
+        Some(old != new)
+    }
+}
+
+/// An entry with the rights of an area with `flags`, in which it may be written or not.
+#[inline(always)]
+fn with_rights(old: Pte, flags: VmFlags, may_be_written: bool) -> Pte {
+    let read_only = entry::read_only(flags) & PROTECTION;
+    let right = if seeded!(ProtectLeavesDbm) { old.0 & bits::DBM } else { 0 };
+    let plain = old.without_dbm().0;
+    let rights = match may_be_written {
+        true if plain & bits::DIRTY != 0 => read_only & !bits::READ_ONLY,
+        true if flags.contains(VmFlags::NOTES_STORES) && !seeded!(ProtectForgetsNotice) => read_only,
+        true => read_only | bits::DBM,
+        false => read_only,
+    };
+    Pte(plain & !PROTECTION | rights | right)
 }
 
 /// Changes a present entry that may become executable, or that hardware may update. Returns whether it was another one

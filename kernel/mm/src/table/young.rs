@@ -8,6 +8,6 @@ impl<M: Machine> Tables<M> {
     /// Makes the present entries of `start..end` old. Returns the range whose entries were young, which the caller
     /// invalidates: accesses through a TLB entry that is young leave no trace.
     pub fn make_old(&self, start: UserAddr, end: UserAddr) -> Option<(UserAddr, UserAddr)> {
-        self.change_each(start, end, |guard, i| guard.test_and_clear_young(i), None)
+        self.change_each(start, end, None, |guard, i| guard.test_and_clear_young(i))
     }
 }

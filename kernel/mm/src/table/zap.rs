@@ -1,7 +1,7 @@
 //! Clearing entries.
 
 use super::Machine;
-use super::block::{Block, Found};
+use super::block::Block;
 use super::entry::note_dirty;
 use super::gather::{Counts, Gather};
 use super::{LEAF_SPAN, Leaf, Tables, part_end};
@@ -15,13 +15,14 @@ const ENTRIES_TO_POINT: u32 = 64;
 
 impl<M: Machine> Tables<M> {
     /// Clears all entries of `start..end`. The pages belong to `gather` until it has flushed.
+    #[inline(always)]
     pub fn zap(&self, start: UserAddr, end: UserAddr, gather: &mut Gather<'_, M>) {
         let mut va = start;
-        while let Some((from, found)) = self.next_any(va, end) {
+        while let Some((from, spot)) = self.next_any(va, end) {
             let to = part_end(from, end);
-            match found {
-                Found::Leaf(leaf) => leaf.zap(from, to, gather),
-                Found::Block(block) => {
+            match spot.leaf(from) {
+                Ok(leaf) => leaf.zap(from, to, gather),
+                Err(block) => {
                     if !self.zap_part(&block, from, to, gather) {
                         va = from;
                         continue;
@@ -54,13 +55,13 @@ impl<M: Machine> Tables<M> {
         let mut counts = Counts::default();
         let mut release = Release::new(machine);
         let mut va = UserAddr::new(0);
-        while let Some((from, found)) = self.next_any(va, UserAddr::new(USER_END)) {
+        while let Some((from, spot)) = self.next_any(va, UserAddr::new(USER_END)) {
             va = part_end(from, UserAddr::new(USER_END));
             // (A space that a CPU drops without a thread has no tables left.)
             let _ = machine.resched_point();
-            let leaf = match found {
-                Found::Leaf(leaf) => leaf,
-                Found::Block(block) => {
+            let leaf = match spot.leaf(from) {
+                Ok(leaf) => leaf,
+                Err(block) => {
                     counts.anon += ENTRIES;
                     release.block(block.entry_at_end().addr().pfn());
                     continue;

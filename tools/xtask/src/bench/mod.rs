@@ -124,7 +124,9 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     let commands = format!("vmstat tlb; bench {rows}; vmstat tlb");
     let expected = if complete { report::committed()?.len() } else { 0 };
     // As Linux was measured: where areas lie decides what their tree has to do.
-    let quire_options = ["--append", "norandmaps", "--exec", &commands];
+    // (Rows that are not about huge pages refuse them.)
+    let append = "norandmaps transparent_hugepage=always";
+    let quire_options = ["--append", append, "--exec", &commands];
     let quire = Figures::parse(&run("measuring Quire", expected, &quire_options)?);
     ensure!(quire.done, "user/bench did not finish on Quire");
     for start in &options.rows {

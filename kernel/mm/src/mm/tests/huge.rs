@@ -260,6 +260,36 @@ fn a_block_that_nobody_else_has_any_more_is_written_in_place() {
 }
 
 #[test]
+fn a_block_that_is_apart_is_written_in_place_when_all_of_it_is_one_s_own() {
+    let rig = rig();
+    let mm = space(&rig, 1);
+    fill(&rig, &mm);
+    let child = mm.fork().unwrap();
+    rig.write(&child, AT + 3 * PAGE, 77).unwrap();
+    let other = child.fork().unwrap();
+    rig.idle(0);
+    drop(child);
+    rig.write(&other, AT + 4 * PAGE, 44).unwrap();
+    // A page of it is still another's.
+    assert!(is_block(&mm, AT));
+    let fourth = mm.fork().unwrap();
+    rig.idle(0);
+    drop((other, fourth));
+    assert_eq!(state(&rig, &mm, AT), PageState::Anon);
+    rig.write(&mm, AT + 9 * PAGE, 9).unwrap();
+    assert!(is_block(&mm, AT) && has_numbers(&rig, &mm));
+    mm.validate();
+    let child = mm.fork().unwrap();
+    rig.write(&child, AT, 1).unwrap();
+    rig.write(&mm, AT + PAGE, 1).unwrap();
+    assert!(!is_block(&mm, AT), "the child has its pages too");
+    assert_eq!((rig.read(&mm, AT), rig.read(&child, AT)), (Ok(0), Ok(1)));
+    rig.idle(0);
+    drop((mm, child));
+    rig.assert_balanced();
+}
+
+#[test]
 fn a_failed_fork_gives_blocks_back() {
     let rig = rig();
     let mm = space(&rig, 3);
