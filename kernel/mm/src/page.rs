@@ -270,14 +270,19 @@ impl Page {
         refs_of(self.head.load_acquire())
     }
 
-    /// Whether each of these pages has exactly one reference. As [`Page::refs`], for many.
+    /// Whether each of these pages, a multiple of 16, has exactly one reference. As [`Page::refs`], for many.
     pub(crate) fn have_one_reference(pages: &[Page]) -> bool {
-        /// Looked at together.
-        const RUN: usize = 16;
-        let differ = |run: &[Page]| run.iter().fold(0, |all, page| all | page.head() ^ ONE_REF) & ALL_REFS != 0;
-        let all_have = !pages.chunks(RUN).any(differ);
+        let mut rest = pages;
+        // (A number known in advance, so that the loop over them is unrolled.)
+        while let Some((run, more)) = rest.split_first_chunk::<16>() {
+            let differ = run.iter().fold(0, |all, page| all | page.head() ^ ONE_REF);
+            if differ & ALL_REFS != 0 {
+                return false;
+            }
+            rest = more;
+        }
         core::sync::atomic::fence(Acquire);
-        all_have
+        true
     }
 
     /// Adds a reference to a page that another one keeps: the caller's own, or one protected by a lock that the caller

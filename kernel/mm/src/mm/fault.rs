@@ -286,7 +286,7 @@ impl<M: Machine> Mm<M> {
         let first = index(addr.get(), 3);
         let window = touch.forced.unwrap_or_else(|| self.window(vma, leaf, addr, false));
         // In an empty table no stream goes on. (One that was just made is there because there was no block.)
-        let may_be_vacant = window == 1 || touch.forced.is_some();
+        let may_be_vacant = window <= 2 || touch.forced.is_some();
         if may_be_vacant && !is_new && leaf.is_vacant() && self.wants_block(vma, addr, touch) {
             return Err(Stop::Vacant);
         }

@@ -262,6 +262,8 @@ fn records(checks: &mut Checks) {
     const TABLES: usize = 40;
     const SPAN: usize = 512 * PAGE;
     let at = map(TABLES * SPAN, RW);
+    // SAFETY: a mapping of the test's own.
+    let _ = unsafe { mem::madvise(at, TABLES * SPAN, madv::NOHUGEPAGE) };
     (0..TABLES).rev().for_each(|table| poke(at + table * SPAN, 1));
     let part = info::area(0, at).unwrap_or_default();
     checks.ok(part.resident < TABLES as u64 && part.to < part.end, "one answer goes so far");
