@@ -1,7 +1,9 @@
 //! One group: its numbers and limits.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 
+use super::state::State;
+use super::tasks::Tasks;
 use super::{Key, Machine};
 use crate::fallible::KArc;
 use crate::psi::Pressure;
@@ -20,10 +22,12 @@ pub enum Limit {
     Max,
     /// Slots of swap.
     Swap,
+    /// Tasks, not pages: no fork goes above it.
+    Tasks,
 }
 
 impl Limit {
-    const COUNT: usize = 5;
+    const COUNT: usize = 6;
 }
 
 /// What has happened in a group.
@@ -43,10 +47,12 @@ pub enum Event {
     OomGroupKill,
     /// A slot was refused.
     SwapMax,
+    /// A fork was.
+    TasksMax,
 }
 
 impl Event {
-    const COUNT: usize = 7;
+    const COUNT: usize = 8;
 }
 
 /// Memory of the kernel's own that is charged.
@@ -93,6 +99,7 @@ pub struct Numbers {
 
 /// A control group. All of it is atomic or locked.
 pub struct Group<M: Machine> {
+    machine: M,
     key: Key,
     parent: Option<KArc<Group<M>>>,
     name: Name,
@@ -109,16 +116,24 @@ pub struct Group<M: Machine> {
     own_events: [AtomicU64; Event::COUNT],
     /// Processes. Raised from 0 under the tree's lock only.
     members: AtomicUsize,
+    /// See [`super::tasks`].
+    pub(super) tasks: Tasks,
+    /// See [`super::state`].
+    pub(super) state: State,
     /// Threads that take pages of it out of memory because it is at a limit.
     reclaimers: AtomicUsize,
     /// Groups, and those of them that are no ghosts. Under the tree's lock.
     children: AtomicUsize,
     named_children: AtomicUsize,
+    /// Groups below it, at any depth, that are no ghosts, and how many there may be, and how deep. Counted under the tree's lock.
+    descendants: AtomicUsize,
+    max_descendants: AtomicUsize,
+    max_depth: AtomicUsize,
     is_ghost: AtomicBool,
     /// All its processes are killed when one is.
     pub kills_all: AtomicBool,
-    /// Its children's memory can be limited.
-    pub distributes: AtomicBool,
+    /// What of its children can be limited, as the server of groups says: a bit for each controller.
+    pub distributes: AtomicU32,
     /// Its threads' waiting for memory.
     pressure: SpinLock<Pressure, M>,
     lists: M::Lists,
@@ -129,8 +144,9 @@ impl<M: Machine> Group<M> {
     pub(super) fn new(machine: M, parent: Option<KArc<Self>>, name: &[u8], lists: M::Lists) -> Option<Self> {
         let mut bytes = [0; MAX_NAME];
         bytes.get_mut(..name.len())?.copy_from_slice(name);
-        let limits = [0, 0, usize::MAX, usize::MAX, usize::MAX].map(AtomicUsize::new);
+        let limits = [0, 0, usize::MAX, usize::MAX, usize::MAX, usize::MAX].map(AtomicUsize::new);
         Some(Self {
+            machine,
             key: Key::ROOT,
             depth: parent.as_ref().map_or(1, |parent| parent.depth + 1),
             parent,
@@ -146,12 +162,17 @@ impl<M: Machine> Group<M> {
             events: [const { AtomicU64::new(0) }; Event::COUNT],
             own_events: [const { AtomicU64::new(0) }; Event::COUNT],
             members: AtomicUsize::new(0),
+            tasks: Tasks::new(),
+            state: State::new(),
             reclaimers: AtomicUsize::new(0),
             children: AtomicUsize::new(0),
             named_children: AtomicUsize::new(0),
+            descendants: AtomicUsize::new(0),
+            max_descendants: AtomicUsize::new(usize::MAX),
+            max_depth: AtomicUsize::new(usize::MAX),
             is_ghost: AtomicBool::new(false),
             kills_all: AtomicBool::new(false),
-            distributes: AtomicBool::new(false),
+            distributes: AtomicU32::new(0),
             pressure: SpinLock::new(machine, Rank::GroupPressure, Pressure::new()),
             lists,
         })
@@ -191,6 +212,10 @@ impl<M: Machine> Group<M> {
     /// Its name.
     pub fn name(&self) -> &[u8] {
         &self.name.bytes[..self.name.len.into()]
+    }
+
+    pub(super) fn machine(&self) -> M {
+        self.machine
     }
 
     pub(super) fn depth(&self) -> usize {
@@ -265,6 +290,25 @@ impl<M: Machine> Group<M> {
     /// A group below it has got a name, or has lost it.
     pub(super) fn add_named_child(&self, by: isize) {
         self.named_children.fetch_add(by as usize, Relaxed);
+        self.upwards().for_each(|group| _ = group.descendants.fetch_add(by as usize, Relaxed));
+    }
+
+    /// Whether there may be one more group below it, as it and those above say. Under the tree's lock.
+    pub(super) fn may_have_child(&self) -> bool {
+        self.upwards().enumerate().all(|(depth, group)| {
+            group.descendants.load(Relaxed) < group.max_descendants.load(Relaxed)
+                && depth < group.max_depth.load(Relaxed)
+        })
+    }
+
+    /// Groups below it, at any depth.
+    pub fn descendants(&self) -> usize {
+        self.descendants.load(Relaxed)
+    }
+
+    /// How many of them there may be, and how deep they may lie below it; `usize::MAX` is no limit.
+    pub fn shape(&self) -> [&AtomicUsize; 2] {
+        [&self.max_descendants, &self.max_depth]
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -290,6 +334,7 @@ impl<M: Machine> Group<M> {
         self.is_ghost()
             && self.own.load(Acquire) == 0
             && self.own_swap.load(Acquire) == 0
+            && self.tasks.own() == 0
             && self.children.load(Relaxed) == 0
             && self.pressure.lock().stalled() == 0
     }

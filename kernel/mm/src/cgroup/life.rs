@@ -67,6 +67,9 @@ impl<M: Machine> Groups<M> {
             if self.search(&tree, parent_key, name).is_some() {
                 return Err(Refused::Exists);
             }
+            if parent.as_ref().is_some_and(|parent| !parent.may_have_child()) {
+                return Err(Refused::TooMany);
+            }
             let Some(id) = tree.taken.next_free(1) else { return Err(Refused::TooMany) };
             let Some(chunk) = self.chunk(id) else {
                 drop(tree);
@@ -79,6 +82,7 @@ impl<M: Machine> Groups<M> {
                 parent.add_child(1);
                 parent.add_named_child(1);
             }
+            group.begin_state();
             let group = group.share();
             let bucket = &mut tree.buckets[self.bucket(parent_key, name)];
             chunk.chain[id % STEP].store(core::mem::replace(bucket, id as u16), Relaxed);

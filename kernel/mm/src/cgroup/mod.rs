@@ -1,7 +1,8 @@
 //! Control groups: which processes' memory is counted together, and how much they may have.
 //!
 //! The design is docs/control-groups.md. [`Groups`] has the tree; [`group`] one group's numbers; [`life`] is making and removing them; [`charge`] charging and
-//! uncharging; [`stock`] what a CPU has charged in advance; [`stalls`] whose threads wait for memory.
+//! uncharging; [`stock`] what a CPU has charged in advance; [`stalls`] whose threads wait for memory; [`tasks`] how many tasks there are;
+//! [`state`] whether anybody is in a group, whether all are frozen, and who kills them.
 //!
 //! A frame of user memory has the number of its group in its record, 0 for none ([`Page::control_group`]); charge and record
 //! change together in `crate::frame` and `crate::rmap::Release`, and nowhere else. So has a table, and a slot of swap; a
@@ -9,7 +10,7 @@
 //!
 //! # Invariants
 //! - `own` of a group is the number of frames whose records have its number, plus its threads' stacks, and what stocks have of it; `own_swap` is
-//!   the same of slots. While one of them is not 0, the number belongs to the group.
+//!   the same of slots. While one of them, or its number of tasks, is not 0, the number belongs to the group.
 //! - `usage` is the sum of `own` over the group and all below it, ghosts too; `swap` that of `own_swap`.
 //! - A group with members or children is no ghost; a group's parent is there as long as the group is.
 //!
@@ -23,7 +24,9 @@ mod group;
 mod ids;
 mod life;
 mod stalls;
+mod state;
 mod stock;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +44,7 @@ use life::MAX_DEPTH;
 pub use life::Refused;
 use stalls::Stalls;
 pub use stalls::{NOTHING, Runs, STALLED};
+pub use state::Killing;
 use stock::Stock;
 
 /// The machine with its control groups.
@@ -62,6 +66,9 @@ pub trait Machine: crate::page_alloc::Machine {
 
     /// The calling thread has charged a page above the `high` of its group, and is to call [`Groups::make_room_above_high`] when it holds no lock.
     fn is_above_high(self) {}
+
+    /// The [state](Group::changes) of a group has changed that somebody watches. The table of processes may be locked.
+    fn group_changed(self) {}
 }
 
 /// Groups behind one entry of the first table, and entries of it.
@@ -256,12 +263,15 @@ impl<M: Machine> Groups<M> {
         pages
     }
 
-    /// A process enters a group that is not the root: its number.
+    /// A process enters a group that is not the root: its number. As for all changes of members, the caller sees to it that they come one after
+    /// the other.
     pub fn enter(&self, key: Key) -> Option<u16> {
         let tree = self.tree.lock();
         let group = self.at(key.id()).filter(|group| group.key() == key && !group.is_ghost())?;
         group.add_member(1);
         drop(tree);
+        // (The member keeps it.)
+        group.count_processes(1);
         Some(key.id())
     }
 
@@ -269,12 +279,14 @@ impl<M: Machine> Groups<M> {
     pub fn enter_too(&self, id: u16) {
         if let Some(group) = self.at(id) {
             group.add_member(1);
+            group.count_processes(1);
         }
     }
 
     /// A process leaves its group.
     pub fn leave(&self, id: u16) {
         if let Some(group) = self.at(id) {
+            group.count_processes(-1);
             group.add_member(-1);
         }
     }

@@ -1,7 +1,10 @@
 //! The tree of groups, and its books.
 
+use std::collections::BTreeMap;
 use std::vec;
 use std::vec::Vec;
+
+use proptest::prelude::*;
 
 use super::life::MAX_DEPTH;
 use super::*;
@@ -200,4 +203,202 @@ fn who_rests_is_told_of_the_next_stall_in_its_group() {
     assert!(!stall(a.key().id(), 800));
     groups.remove(other.key()).unwrap();
     assert_eq!(groups.look(other.key(), 900, true), None);
+}
+
+#[test]
+fn a_task_more_than_a_group_above_may_have_is_refused() {
+    let groups = Sim::with_mib(16).groups();
+    let a = groups.make(Key::ROOT, b"a").unwrap();
+    let b = groups.make(a.key(), b"b").unwrap();
+    let (in_a, in_b) = (a.key().id(), b.key().id());
+    a.set_limit(Limit::Tasks, 2);
+    assert!(groups.charge_task(in_b) && groups.charge_task(in_a) && !groups.charge_task(in_b) && groups.charge_task(0));
+    // (The event is that of the group at its limit, and of those above it.)
+    assert_eq!((a.tasks(), b.tasks(), a.events(Event::TasksMax), b.events(Event::TasksMax)), ((2, 3), (1, 2), (1, 1), (0, 0)));
+    b.set_limit(Limit::Tasks, 0);
+    groups.uncharge_tasks(in_a, 1);
+    assert!(!groups.charge_task(in_b));
+    assert_eq!((a.events(Event::TasksMax), b.events(Event::TasksMax)), ((2, 1), (1, 1)));
+    // Who moves is not refused.
+    groups.move_tasks(0, in_b, 5);
+    assert_eq!((a.tasks().0, b.tasks().0), (6, 6));
+    groups.move_tasks(in_b, in_a, 6);
+    assert_eq!((a.tasks().0, a.own_tasks(), b.tasks().0, b.own_tasks()), (6, 6, 0, 0));
+    groups.uncharge_tasks(in_a, 6);
+}
+
+#[test]
+fn a_group_whose_task_was_not_waited_for_keeps_its_number() {
+    let groups = Sim::with_mib(16).groups();
+    let a = groups.make(Key::ROOT, b"a").unwrap();
+    let key = groups.make(a.key(), b"b").unwrap().key();
+    assert!(groups.charge_task(key.id()));
+    groups.remove(key).unwrap();
+    assert_eq!((a.tasks().0, a.descendants()), (1, 0));
+    assert_ne!(groups.make(Key::ROOT, b"other").unwrap().key().id(), key.id());
+    groups.uncharge_tasks(key.id(), 1);
+    groups.remove(groups.child(Key::ROOT, b"other").unwrap().key()).unwrap();
+    assert_eq!((a.tasks().0, groups.make(Key::ROOT, b"again").unwrap().key().id()), (0, key.id()));
+}
+
+#[test]
+fn groups_below_are_limited_in_number_and_depth() {
+    let groups = Sim::with_mib(16).groups();
+    let a = groups.make(Key::ROOT, b"a").unwrap();
+    let [most, depth] = a.shape();
+    depth.store(1, Relaxed);
+    let b = groups.make(a.key(), b"b").unwrap();
+    assert_eq!(groups.make(b.key(), b"c").map(drop), Err(Refused::TooMany));
+    depth.store(2, Relaxed);
+    let c = groups.make(b.key(), b"c").unwrap();
+    assert_eq!((a.descendants(), b.descendants(), c.descendants()), (2, 1, 0));
+    most.store(2, Relaxed);
+    assert_eq!(groups.make(b.key(), b"d").map(drop), Err(Refused::TooMany));
+    groups.remove(c.key()).unwrap();
+    assert!(groups.make(b.key(), b"d").is_ok());
+}
+
+/// What the model has of a process.
+struct Process {
+    /// Where its tasks are charged.
+    charged: usize,
+    /// Whether it has not ended.
+    lives: bool,
+    tasks: usize,
+    is_frozen: bool,
+}
+
+/// A step of the model: which process and which group it is about, and what happens.
+type Step = (usize, usize, u8);
+
+/// Groups by place: 0 is the root, and each has the parent that is named here.
+const PARENTS: [usize; 7] = [0, 0, 1, 2, 1, 0, 5];
+
+fn is_within(mut group: usize, of: usize) -> bool {
+    while group != of && group != 0 {
+        group = PARENTS[group];
+    }
+    group == of
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    /// Tasks, and the states of groups and their changes, are what a model says that looks at everything after each step.
+    #[test]
+    fn tasks_and_states_are_those_of_a_model(steps in prop::collection::vec((0_usize..12, 1_usize..7, 0_u8..16), 1..80)) {
+        let groups = Sim::with_mib(16).groups();
+        let mut made: Vec<Option<KArc<Group<&'static Sim>>>> = vec![None];
+        for (place, parent) in PARENTS.iter().enumerate().skip(1) {
+            let parent = made[*parent].as_ref().map_or(Key::ROOT, |parent| parent.key());
+            made.push(Some(groups.make(parent, &name(place)).unwrap()));
+        }
+        let at = |place: usize| made[place].as_ref().unwrap();
+        let id = |place: usize| made[place].as_ref().map_or(0, |group| group.key().id());
+        let mut processes: Vec<Process> = Vec::new();
+        let (mut freezes, mut limits) = ([false; 7], [usize::MAX; 7]);
+        let mut refused: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut before = [(false, false); 7];
+        let mut changes = [0; 7];
+        for step in steps {
+            let (process, group, what): Step = step;
+            let count = |processes: &[Process], of: usize| {
+                processes.iter().filter(|process| is_within(process.charged, of)).map(|process| process.tasks).sum::<usize>()
+            };
+            let above = |of: usize| core::iter::successors(Some(of), |at| (*at != 0).then(|| PARENTS[*at])).filter(|at| *at != 0);
+            let full = |processes: &[Process], of: usize| above(of).find(|at| count(processes, *at) >= limits[*at]);
+            match what {
+                // A process is forked in a group; one that exists already makes a thread.
+                0..=5 => {
+                    let of = processes.get(process).filter(|process| process.lives).map_or(group, |process| process.charged);
+                    let full = full(&processes, of);
+                    prop_assert_eq!(groups.charge_task(id(of)), full.is_none());
+                    match (full, processes.get_mut(process)) {
+                        (Some(full), _) => above(full).for_each(|at| *refused.entry(at).or_default() += 1),
+                        (None, Some(process)) if process.lives => {
+                            process.tasks += 1;
+                            if core::mem::take(&mut process.is_frozen) {
+                                groups.count_frozen(id(of), -1);
+                            }
+                        }
+                        (None, _) => {
+                            prop_assert_eq!(groups.enter(at(of).key()), Some(id(of)));
+                            processes.push(Process { charged: of, lives: true, tasks: 1, is_frozen: false });
+                        }
+                    }
+                }
+                // One ends, and stays until it is waited for.
+                6 => if let Some(process) = processes.get_mut(process).filter(|process| process.lives) {
+                    if core::mem::take(&mut process.is_frozen) {
+                        groups.count_frozen(id(process.charged), -1);
+                    }
+                    groups.uncharge_tasks(id(process.charged), process.tasks - 1);
+                    groups.leave(id(process.charged));
+                    (process.lives, process.tasks) = (false, 1);
+                },
+                7 => if processes.get(process).is_some_and(|process| !process.lives) {
+                    let gone = processes.remove(process);
+                    groups.uncharge_tasks(id(gone.charged), 1);
+                },
+                8 | 9 => if let Some(process) = processes.get_mut(process).filter(|process| process.lives) {
+                    if core::mem::take(&mut process.is_frozen) {
+                        groups.count_frozen(id(process.charged), -1);
+                    }
+                    let from = core::mem::replace(&mut process.charged, group);
+                    groups.enter(at(group).key());
+                    groups.move_tasks(id(from), id(group), process.tasks);
+                    groups.leave(id(from));
+                },
+                10 => {
+                    limits[group] = process;
+                    at(group).set_limit(Limit::Tasks, process);
+                }
+                11 | 12 => {
+                    freezes[group] = process % 2 == 0;
+                    at(group).set_freezes(freezes[group]);
+                    (1..7).for_each(|place| at(place).note_state());
+                }
+                // It halts for that, or it goes on.
+                _ => if let Some(process) = processes.get_mut(process).filter(|process| process.lives) {
+                    let is_to_be = above(process.charged).any(|at| freezes[at]);
+                    prop_assert_eq!(groups.is_freezing(id(process.charged)), is_to_be);
+                    if process.is_frozen != is_to_be {
+                        process.is_frozen = is_to_be;
+                        groups.count_frozen(id(process.charged), if is_to_be { 1 } else { -1 });
+                    }
+                },
+            }
+            for place in 1..7 {
+                let group = at(place);
+                prop_assert_eq!(group.tasks().0, count(&processes, place));
+                prop_assert_eq!(group.own_tasks(), processes.iter().filter(|process| process.charged == place).map(|process| process.tasks).sum::<usize>());
+                prop_assert_eq!(group.events(Event::TasksMax).0, refused.get(&place).copied().unwrap_or(0));
+                let mut within = processes.iter().filter(|process| process.lives && is_within(process.charged, place)).peekable();
+                let is_populated = within.peek().is_some();
+                let is_frozen = above(place).any(|at| freezes[at]) && within.all(|process| process.is_frozen);
+                prop_assert_eq!((group.is_populated(), group.is_frozen()), (is_populated, is_frozen));
+                let now = (is_populated, is_frozen);
+                // (A step may change a state twice, as one that moves on to another group below.)
+                if core::mem::replace(&mut before[place], now) != now {
+                    prop_assert!(group.changes() > changes[place]);
+                }
+                changes[place] = group.changes();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_group_below_one_that_freezes_is_frozen_from_the_first() {
+    let groups = Sim::with_mib(16).groups();
+    let a = groups.make(Key::ROOT, b"a").unwrap();
+    a.set_freezes(true);
+    a.note_state();
+    let b = groups.make(a.key(), b"b").unwrap();
+    assert_eq!((a.is_frozen(), a.changes(), b.is_frozen(), b.changes()), (true, 1, true, 0));
+    let killing = Killing::new(a.clone());
+    groups.enter(b.key()).unwrap();
+    assert_eq!((b.is_frozen(), b.changes(), groups.is_killed(b.key().id()), groups.is_killed(0)), (false, 1, true, false));
+    drop(killing);
+    assert!(!groups.is_killed(b.key().id()));
+    groups.leave(b.key().id());
 }
