@@ -16,6 +16,8 @@ pub mod op {
     pub const MOVE: usize = 4;
     /// Takes x3 pages of the group x2 out of memory; how many it could.
     pub const RECLAIM: usize = 5;
+    /// Kills all processes of the group x2 and below.
+    pub const KILL: usize = 6;
 }
 
 /// What can be set. The limits have the places of [`GroupInfo::limits`].
@@ -30,12 +32,30 @@ pub mod set {
     pub const MAX: usize = 3;
     /// Slots of swap.
     pub const SWAP: usize = 4;
+    /// Tasks.
+    pub const TASKS: usize = 5;
     /// Whether all its processes are killed when one is.
-    pub const KILLS_ALL: usize = 5;
-    /// Whether what is below it can be limited.
-    pub const DISTRIBUTES: usize = 6;
-    /// The most that it had counts anew.
-    pub const PEAK: usize = 7;
+    pub const KILLS_ALL: usize = 6;
+    /// What of the groups below it can be limited: bits of [`controller`](super::controller).
+    pub const DISTRIBUTES: usize = 7;
+    /// The most memory that it had counts anew.
+    pub const PEAK: usize = 8;
+    /// Whether it is frozen, with all below.
+    pub const FREEZES: usize = 9;
+    /// How many groups there may be below it.
+    pub const MAX_DESCENDANTS: usize = 10;
+    /// How deep they may lie in each other.
+    pub const MAX_DEPTH: usize = 11;
+}
+
+/// What can be limited; the kernel's part of it is to keep these bits.
+pub mod controller {
+    /// Memory.
+    pub const MEMORY: u32 = 1;
+    /// Tasks.
+    pub const TASKS: u32 = 2;
+    /// All.
+    pub const ALL: u32 = MEMORY | TASKS;
 }
 
 /// The places of [`GroupInfo::events`].
@@ -54,6 +74,22 @@ pub mod event {
     pub const OOM_GROUP_KILL: usize = 5;
     /// A page could not go to swap.
     pub const SWAP_MAX: usize = 6;
+    /// A task was refused.
+    pub const TASKS_MAX: usize = 7;
+}
+
+/// The places of [`GroupInfo::stats`]: pages that something has happened to.
+pub mod stat {
+    /// They came back from swap.
+    pub const SWAP_IN: usize = 0;
+    /// They went to swap.
+    pub const SWAP_OUT: usize = 1;
+    /// A program has given them up.
+    pub const LAZY_FREE: usize = 2;
+    /// They were freed as they were given up.
+    pub const LAZY_FREED: usize = 3;
+    /// They left memory, one way or the other.
+    pub const LEFT: usize = 4;
 }
 
 /// The longest name of a group, in bytes.
@@ -77,24 +113,44 @@ pub struct GroupInfo {
     pub own: u64,
     /// Of these, pages of memory objects.
     pub files: u64,
+    /// Of those, pages that go to swap: shared memory, and files in memory.
+    pub shared: u64,
     /// Of `own`, pages of translation tables.
     pub tables: u64,
     /// Of `own`, pages of threads' kernel stacks.
     pub stacks: u64,
-    /// [`set::MIN`] to [`set::SWAP`].
-    pub limits: [u64; 5],
+    /// Tasks, of it and the groups below: processes that were not waited for, and further threads.
+    pub tasks: u64,
+    /// The most that there were.
+    pub tasks_peak: u64,
+    /// [`set::MIN`] to [`set::TASKS`].
+    pub limits: [u64; 6],
     /// By [`event`], here and below.
-    pub events: [u64; 7],
+    pub events: [u64; 8],
     /// Here.
-    pub own_events: [u64; 7],
+    pub own_events: [u64; 8],
+    /// By [`stat`], here and below.
+    pub stats: [u64; 5],
+    /// How often it has become populated or not, frozen or not.
+    pub changes: u64,
+    /// Groups below it, and how many there may be, and how deep.
+    pub descendants: u64,
+    /// `u64::MAX` for no limit.
+    pub max_descendants: u64,
+    /// `u64::MAX` for no limit.
+    pub max_depth: u64,
     /// Processes in it.
     pub members: u32,
     /// Whether all its processes are killed when one is.
     pub kills_all: u32,
-    /// Whether what is below it can be limited.
+    /// What of the groups below it can be limited, as [`set::DISTRIBUTES`].
     pub distributes: u32,
-    /// 0.
-    pub pad: u32,
+    /// Whether there are processes in it or below.
+    pub is_populated: u32,
+    /// Whether it is to be frozen itself.
+    pub freezes: u32,
+    /// Whether all its processes are frozen, and those below.
+    pub is_frozen: u32,
     /// Its name, NUL-padded.
     pub name: [u8; NAME_MAX + 1],
 }
@@ -109,15 +165,25 @@ impl Default for GroupInfo {
             swap: 0,
             own: 0,
             files: 0,
+            shared: 0,
             tables: 0,
             stacks: 0,
-            limits: [0; 5],
-            events: [0; 7],
-            own_events: [0; 7],
+            tasks: 0,
+            tasks_peak: 0,
+            limits: [0; 6],
+            events: [0; 8],
+            own_events: [0; 8],
+            stats: [0; 5],
+            changes: 0,
+            descendants: 0,
+            max_descendants: 0,
+            max_depth: 0,
             members: 0,
             kills_all: 0,
             distributes: 0,
-            pad: 0,
+            is_populated: 0,
+            freezes: 0,
+            is_frozen: 0,
             name: [0; NAME_MAX + 1],
         }
     }
@@ -125,4 +191,4 @@ impl Default for GroupInfo {
 
 // SAFETY: a `repr(C)` record of integers and arrays of integers; its size is that of its fields, so there is no padding.
 unsafe impl Pod for GroupInfo {}
-const _: () = assert!(size_of::<GroupInfo>() == 28 * 8 + 4 * 4 + 256);
+const _: () = assert!(size_of::<GroupInfo>() == 43 * 8 + 6 * 4 + 256);

@@ -153,7 +153,8 @@ pub mod node {
     pub const MODE: usize = 1;
     /// Of a regular file without a memory object: its content is kept. It has a size, and can be cut, synced, executed.
     pub const STORED: u32 = 1 << 16;
-    /// Of a regular file without a memory object: what is written to it may set a trigger ([`super::trigger`]) of the open file, and poll waits for that.
+    /// Of a regular file without a memory object: what is written to it may set a trigger ([`super::trigger`]) of the open file, or what is read is the state
+    /// of a control group ([`super::state`]), and poll waits for that.
     pub const TRIGGER: u32 = 1 << 17;
     /// What is no part of the type and permissions.
     pub const NOTES: u32 = STORED | TRIGGER;
@@ -165,6 +166,16 @@ pub mod node {
     pub const MODIFIED: usize = 4;
     /// When its attributes were changed. A disk has its device number here.
     pub const CHANGED: usize = 5;
+}
+
+/// Words of an answer to [`op::READ`] of a file with [`node::TRIGGER`] that says the state of a control group.
+pub mod state {
+    /// How many bytes were read.
+    pub const LEN: usize = 0;
+    /// The key of the group; 0 if it is another file.
+    pub const GROUP: usize = 1;
+    /// How often that state had changed before it was looked at.
+    pub const CHANGES: usize = 2;
 }
 
 /// Words of an answer to [`op::WRITE`] to a file with [`node::TRIGGER`].

@@ -247,6 +247,6 @@ pub fn free<M: Machine>(machine: M, pfn: Pfn) {
 #[inline(always)]
 pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize, flags: PageFlags) {
     let page = page(machine, pfn);
-    machine.groups().count_files(page.control_group(), 1);
+    machine.groups().count_files(page.control_group(), flags, 1);
     page.init_shared(PageState::Object, flags, owner, index as u64);
 }

@@ -30,11 +30,12 @@ use crate::layout::{FDT_WINDOW, FDT_WINDOW_ALIGN, FDT_WINDOW_SIZE};
 use crate::power;
 use crate::task::directory::Directory;
 use crate::task::entity::Entity;
+use crate::task::membership::Reserved;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Process, TABLE};
 use crate::task::signal::Actions;
 use crate::task::thread::Thread;
-use crate::task::{clone, exec, sched};
+use crate::task::{exec, sched};
 use crate::vm::{GROUPS, SPACES};
 
 pub use secondaries::start_secondaries;
@@ -167,7 +168,8 @@ pub fn report_features() {
 pub fn first_process() -> Result<(), Errno> {
     const PATH: &[u8] = b"/init";
     const INIT: u32 = 1;
-    let number = clone::reserve_number()?;
+    let reserved = Reserved::new()?;
+    let number = reserved.number();
     debug_assert_eq!(number, INIT);
     let descriptors = Descriptors::new()?;
     for _ in 0..3 {
@@ -190,6 +192,7 @@ pub fn first_process() -> Result<(), Errno> {
         table.insert_process(&process);
         table.add_thread(&process, &thread);
     }
+    reserved.keep();
     // The running thread's own reference; `thread_has_ended` drops it.
     sched::wake(&running);
     core::mem::forget(running);

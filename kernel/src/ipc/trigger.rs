@@ -1,8 +1,12 @@
 //! Triggers of memory pressure: what a file of a server's has that a program may write a threshold to, and then wait for in poll (docs/pressure.md).
+//! And what such a file has that says the state of a control group, of which poll tells when it is no more what was read.
 //!
 //! The server says what was written; the kernel keeps it, for the open file, and a thread of its own [looks](Window::look) at the pressure of
 //! each trigger's group, ten times a window while there are stalls. It sleeps while there are none: the first stall in a group of which somebody
 //! [rests](quire_mm::cgroup::Groups::look) wakes it, so that a machine without triggers pays a look at a flag for each stall, and nothing else.
+//!
+//! Whoever changes the state of a group that somebody watches asks the thread, too. As on Linux such a file is ready until it is read again, and before it was
+//! read.
 //!
 //! Lock order: the list of triggers and the window of one ([`Rank::Triggers`]) are never held together; no other lock is taken under them.
 
@@ -34,14 +38,16 @@ mod state {
     pub const TOLD: u8 = 2;
     /// The group is no more.
     pub const GONE: u8 = 3;
+    /// The group's state is another one than was read.
+    pub const CHANGED: u8 = 4;
 }
 
 /// What is waited for.
 #[derive(Clone, Copy)]
-struct Watch {
-    group: Key,
-    is_full: bool,
-    window: Window,
+enum Watch {
+    Pressure { group: Key, is_full: bool, window: Window },
+    /// How often the group's state had changed before it was read.
+    State { group: Key, changes: u64 },
 }
 
 /// See the module.
@@ -108,13 +114,45 @@ impl Trigger {
             if watch.is_some() {
                 return Err(Errno::EBUSY);
             }
-            *watch = Some(Watch { group, is_full, window });
+            *watch = Some(Watch::Pressure { group, is_full, window });
             self.state.store(state::QUIET, Ordering::Release);
         }
-        // SAFETY: `drop` takes it out.
-        LIST.lock().0.insert(unsafe { UnsafeRef::from_raw(self) });
+        self.enter();
         ask();
         Ok(())
+    }
+
+    fn enter(&self) {
+        // SAFETY: `drop` takes it out.
+        LIST.lock().0.insert(unsafe { UnsafeRef::from_raw(self) });
+    }
+
+    /// The state of a group was read, which had changed so often before.
+    pub fn saw(&self, group: u64, changes: u64) {
+        let group = Key(group);
+        let watch = Watch::State { group, changes };
+        let former = {
+            let mut former = self.watch.lock();
+            if matches!(*former, Some(Watch::Pressure { .. })) {
+                return;
+            }
+            self.state.store(state::QUIET, Ordering::Release);
+            former.replace(watch)
+        };
+        if former.is_none() {
+            self.enter();
+        }
+        // (Of changes from here on the thread hears.)
+        self.compare(group, changes);
+    }
+
+    /// Compares the state of a group with what was read.
+    fn compare(&self, group: Key, changes: u64) {
+        match GROUPS.watch(group) {
+            None => self.tell(state::GONE, poll::PRI | poll::ERR),
+            Some(now) if now != changes => self.tell(state::CHANGED, poll::PRI | poll::ERR),
+            Some(_) => {}
+        }
     }
 
     /// Its events, beside those that such a file always has.
@@ -134,21 +172,29 @@ impl Trigger {
 
     /// Looks at the group's pressure, if that is due; when it will be again.
     fn look(&self) -> Option<u64> {
-        let mut watch = (*self.watch.lock()).filter(|_| self.state.load(Ordering::Relaxed) != state::GONE)?;
+        let state = self.state.load(Ordering::Relaxed);
+        let watch = (*self.watch.lock()).filter(|_| !matches!(state, state::GONE | state::CHANGED))?;
+        let (group, is_full, mut window) = match watch {
+            Watch::Pressure { group, is_full, window } => (group, is_full, window),
+            Watch::State { group, changes } => {
+                self.compare(group, changes);
+                return None;
+            }
+        };
         let now = timer::now_ns();
-        if watch.window.due().is_some_and(|due| now < due) {
-            return watch.window.due();
+        if window.due().is_some_and(|due| now < due) {
+            return window.due();
         }
-        let Some((totals, is_stalled)) = GROUPS.look(watch.group, now, watch.window.is_quiet()) else {
+        let Some((totals, is_stalled)) = GROUPS.look(group, now, window.is_quiet()) else {
             self.tell(state::GONE, poll::PRI | poll::ERR);
             return None;
         };
-        if watch.window.look(now, totals[usize::from(watch.is_full)], is_stalled) {
+        if window.look(now, totals[usize::from(is_full)], is_stalled) {
             self.tell(state::TOLD, poll::PRI);
         }
         // (Nobody else changes it once it is set.)
-        *self.watch.lock() = Some(watch);
-        watch.window.due()
+        *self.watch.lock() = Some(Watch::Pressure { group, is_full, window });
+        window.due()
     }
 
     fn tell(&self, state: u8, events: u16) {

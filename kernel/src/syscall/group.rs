@@ -4,9 +4,9 @@ use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
 use quire_abi::flags::Control;
-use quire_abi::group::{GroupInfo, NAME_MAX, op, set};
+use quire_abi::group::{GroupInfo, NAME_MAX, controller, op, set};
 use quire_abi::pressure::{Pressure, Share};
-use quire_mm::cgroup::{Event, Group, Kernel, Key, Limit, Refused};
+use quire_mm::cgroup::{Event, Group, Kernel, Key, Limit, Refused, Stat};
 use quire_mm::fallible::KArc;
 use quire_mm::psi;
 
@@ -20,10 +20,20 @@ use crate::vm::{Cpu, GROUPS};
 /// Pages that are taken out of memory when a limit is set below what a group has: the rest goes when the group needs more.
 const MOST_AT_ONCE: usize = 2048;
 
-const LIMITS: [Limit; 5] = [Limit::Min, Limit::Low, Limit::High, Limit::Max, Limit::Swap];
+const LIMITS: [Limit; 6] = [Limit::Min, Limit::Low, Limit::High, Limit::Max, Limit::Swap, Limit::Tasks];
 
-const EVENTS: [Event; 7] =
-    [Event::Low, Event::High, Event::Max, Event::Oom, Event::OomKill, Event::OomGroupKill, Event::SwapMax];
+const EVENTS: [Event; 8] = [
+    Event::Low,
+    Event::High,
+    Event::Max,
+    Event::Oom,
+    Event::OomKill,
+    Event::OomGroupKill,
+    Event::SwapMax,
+    Event::TasksMax,
+];
+
+const STATS: [Stat; 5] = [Stat::SwapIn, Stat::SwapOut, Stat::LazyFree, Stat::LazyFreed, Stat::Left];
 
 /// Does [`op`] on a group. EPERM without the right, ENOENT if there is no such group, EINVAL for an unknown operation.
 pub fn group(a: Args) -> Answer {
@@ -48,6 +58,10 @@ pub fn group(a: Args) -> Answer {
         op::SET => change(&*find(key)?, a.word(3), a.word(4)).map(|()| 0),
         op::MOVE => membership::move_to(a.uint(3), key).map(|()| 0),
         op::RECLAIM => Ok(GROUPS.reclaim_of(&*find(key)?, a.word(3))),
+        op::KILL => {
+            membership::kill_all(find(key)?);
+            Ok(0)
+        }
         _ => Err(Errno::EINVAL),
     }
 }
@@ -82,8 +96,11 @@ fn errno(why: Refused) -> Errno {
 fn change(group: &Group<Cpu>, what: usize, value: usize) -> Result<(), Errno> {
     match what {
         set::KILLS_ALL => group.kills_all.store(value != 0, Ordering::Relaxed),
-        set::DISTRIBUTES => group.distributes.store(value != 0, Ordering::Relaxed),
+        set::DISTRIBUTES => group.distributes.store(value as u32 & controller::ALL, Ordering::Relaxed),
         set::PEAK => group.reset_peak(),
+        set::FREEZES => membership::freeze(group, value != 0),
+        set::MAX_DESCENDANTS => group.shape()[0].store(value, Ordering::Relaxed),
+        set::MAX_DEPTH => group.shape()[1].store(value, Ordering::Relaxed),
         _ => {
             let limit = *LIMITS.get(what).ok_or(Errno::EINVAL)?;
             group.set_limit(limit, value);
@@ -113,6 +130,9 @@ pub fn info(from: usize) -> Option<GroupInfo> {
     let group = GROUPS.get(from).filter(|_| from != 0).or_else(|| GROUPS.after(from))?;
     GROUPS.drain_stocks(&group);
     let numbers = group.numbers();
+    // (First, so that none is missed who then looks at the state.)
+    let changes = group.changes();
+    let (tasks, tasks_peak) = group.tasks();
     let pages = |pages: usize| if pages == usize::MAX { u64::MAX } else { pages as u64 };
     let mut name = [0; NAME_MAX + 1];
     name[..group.name().len()].copy_from_slice(group.name());
@@ -124,15 +144,25 @@ pub fn info(from: usize) -> Option<GroupInfo> {
         swap: numbers.swap as u64,
         own: numbers.own as u64,
         files: numbers.files as u64,
+        shared: numbers.shared as u64,
+        stats: STATS.map(|stat| group.stat(stat)),
         tables: numbers.kernel[Kernel::Tables as usize] as u64,
         stacks: numbers.kernel[Kernel::Stacks as usize] as u64,
+        tasks: tasks as u64,
+        tasks_peak: tasks_peak as u64,
         limits: LIMITS.map(|limit| pages(group.limit(limit))),
         events: EVENTS.map(|event| group.events(event).0),
         own_events: EVENTS.map(|event| group.events(event).1),
         members: group.members() as u32,
         kills_all: group.kills_all.load(Ordering::Relaxed).into(),
-        distributes: group.distributes.load(Ordering::Relaxed).into(),
-        pad: 0,
+        distributes: group.distributes.load(Ordering::Relaxed),
+        changes,
+        descendants: group.descendants() as u64,
+        max_descendants: pages(group.shape()[0].load(Ordering::Relaxed)),
+        max_depth: pages(group.shape()[1].load(Ordering::Relaxed)),
+        is_populated: group.is_populated().into(),
+        freezes: group.freezes().into(),
+        is_frozen: group.is_frozen().into(),
         name,
     })
 }

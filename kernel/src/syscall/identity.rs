@@ -1,6 +1,7 @@
 //! The caller's user and group ids: querying and changing them.
 
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
 use quire_mm::fallible::{KArc, TryVec};
@@ -8,7 +9,9 @@ use quire_mm::fallible::{KArc, TryVec};
 use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::task::credentials::{Credentials, Ids, MAX_GROUPS, Privilege, require};
+use crate::task::membership;
 use crate::task::point::resched_point;
+use crate::task::process::TABLE;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
 
@@ -29,10 +32,22 @@ fn ids(credentials: &mut Credentials, of: Of) -> &mut Ids {
 /// Changes ids of the caller, all or none, and applies the consequences.
 fn change<T>(of: Of, change: impl FnOnce(&mut Ids, bool) -> Result<T, Errno>) -> Result<T, Errno> {
     let process = current().process();
+    let table = TABLE.lock();
     let mut credentials = process.credentials.lock();
     let is_privileged = credentials.is_privileged();
-    let done = change(ids(&mut credentials, of), is_privileged)?;
+    let mut changed = *ids(&mut credentials, of);
+    let done = change(&mut changed, is_privileged)?;
+    let other = Some(changed.real).filter(|real| matches!(of, Of::User) && *real != credentials.user.real);
+    if let Some(user) = other {
+        membership::change_user(&table, process, user)?;
+    }
+    *ids(&mut credentials, of) = changed;
     process.memory_limits.apply_privilege(&credentials);
+    drop(credentials);
+    drop(table);
+    if other.is_some() {
+        process.has_too_many.store(membership::has_too_many(process), Ordering::Relaxed);
+    }
     Ok(done)
 }
 

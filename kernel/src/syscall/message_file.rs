@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use quire_abi::names::{TRANSFER_MAX, node, op, trigger as said};
+use quire_abi::names::{TRANSFER_MAX, node, op, state, trigger as said};
 use quire_abi::{Errno, block};
 use quire_mm::UserAddr;
 use quire_mm::fallible::try_zeroed;
@@ -62,10 +62,14 @@ pub(super) fn read(file: &OpenFile, name: &Name, to: &mut Buffers<'_>, position:
         let argument = start.checked_add(done as u64).ok_or(Errno::EOVERFLOW)?;
         let request = Request { op: op::READ, argument, mode: room as u64, ..Request::LOOKUP };
         // What was read counts, whatever comes then.
-        let got = match ask_at(name.place, &request, &mut bytes[..room]) {
+        let words = match ask_at(name.place, &request, &mut bytes[..room]) {
             Err(_) if done > 0 => break,
-            answer => count(answer?.words[0], room)?,
+            answer => answer?.words,
         };
+        let got = count(words[state::LEN], room)?;
+        if let Some(trigger) = name.trigger.as_ref().filter(|_| words[state::GROUP] != 0) {
+            trigger.saw(words[state::GROUP], words[state::CHANGES]);
+        }
         if got == 0 {
             break;
         }

@@ -11,12 +11,13 @@ use quire_mm::fallible::KArc;
 use quire_sched::Class;
 
 use super::entity::work;
-use super::membership;
+use super::freezer::{self, Held};
+use super::membership::{self, Reserved};
 use super::process::Process;
 use super::rseq;
 use super::sched;
 use super::signal::{self, AltStack};
-use super::table::{Lack, Room, TABLE};
+use super::table::TABLE;
 use super::thread::{Thread, current};
 use super::wait::Sleep;
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
@@ -59,34 +60,24 @@ pub fn clone(request: &Request, frame: &TrapFrame) -> Result<u32, Errno> {
     check(request)?;
     let flags = request.flags;
     let parent = current();
-    let tid = reserve_number()?;
-    let made = if flags.contains(Clone::THREAD) {
-        new_thread(tid, request, parent, frame)
+    let mut reserved = Reserved::new()?;
+    let tid = reserved.number();
+    let (thread, process) = if flags.contains(Clone::THREAD) {
+        new_thread(tid, request, parent, frame)?
     } else {
-        new_process(tid, request, parent, frame)
+        new_process(tid, request, parent, frame)?
     };
-    let (thread, process) = match made {
-        Ok(made) => made,
-        Err(e) => {
-            release_number(tid);
-            return Err(e);
-        }
-    };
-    let begun = prepare(request, parent, &thread).and_then(|()| {
-        let pidfd = process.as_ref().filter(|_| flags.contains(Clone::PIDFD));
-        let pidfd = pidfd.map(|child| NewDescriptor::of_process(child, request.pidfd)).transpose()?;
-        start(request, &thread, process.as_ref())?;
-        pidfd.into_iter().for_each(NewDescriptor::keep);
-        Ok(())
-    });
-    if let Err(e) = begun {
-        release_number(tid);
-        return Err(e);
-    }
+    prepare(request, parent, &thread)?;
+    let pidfd = process.as_ref().filter(|_| flags.contains(Clone::PIDFD));
+    let pidfd = pidfd.map(|child| NewDescriptor::of_process(child, request.pidfd)).transpose()?;
+    start(request, &thread, process.as_ref(), &mut reserved)?;
+    reserved.keep();
+    pidfd.into_iter().for_each(NewDescriptor::keep);
     if flags.contains(Clone::VFORK)
         && let Some(child) = process
     {
         // The child uses the parent's memory until then. A killed parent need not wait: the space is reference-counted.
+        let _held = Held::new(parent.process());
         let _ = child
             .stop_wait
             .wait_until(Sleep::Killable, None, || child.mm_released.load(Ordering::Acquire).then_some(()));
@@ -110,31 +101,6 @@ fn check(request: &Request) -> Result<(), Errno> {
         return Err(Errno::EINVAL);
     }
     Ok(())
-}
-
-/// A number for somebody that is being made.
-pub fn reserve_number() -> Result<u32, Errno> {
-    let reserved = TABLE.lock().reserve(None);
-    match reserved {
-        Ok(number) => Ok(number),
-        Err(Lack::Number) => Err(Errno::EAGAIN),
-        Err(Lack::Room) => reserve_in_room(),
-    }
-}
-
-/// The same with room for the number, which is rarely missing.
-#[cold]
-#[inline(never)]
-fn reserve_in_room() -> Result<u32, Errno> {
-    let mut room = Room::new()?;
-    let reserved = TABLE.lock().reserve(Some(&mut room));
-    // With room only numbers can be missing.
-    reserved.map_err(|_| Errno::EAGAIN)
-}
-
-fn release_number(number: u32) {
-    let entry = TABLE.lock().remove(number);
-    drop(entry);
 }
 
 /// The pidfd of a child, closed again if the child does not start.
@@ -252,7 +218,12 @@ fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<
 }
 
 /// Inserts the child into the table and lets it run. EINTR if the calling thread is about to end.
-fn start(request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process>>) -> Result<(), Errno> {
+fn start(
+    request: &Request,
+    thread: &KArc<Thread>,
+    process: Option<&KArc<Process>>,
+    reserved: &mut Reserved,
+) -> Result<(), Errno> {
     let own = thread.clone();
     let parent = current().process();
     let mut table = TABLE.lock();
@@ -261,9 +232,9 @@ fn start(request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process
     }
     match process {
         Some(child) => {
+            membership::begin(&table, parent, child, reserved)?;
             child.pgid.store(parent.pgid(), Ordering::Relaxed);
             table.insert_process(child);
-            membership::begin(&mut table, parent, child);
             let (sid, own_signal) = (table.family(parent).sid, table.family(parent).exit_signal);
             let is_sibling = request.flags.contains(Clone::PARENT);
             let family = table.family_mut(child);
@@ -275,8 +246,10 @@ fn start(request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process
             table.add_thread(child, thread);
         }
         None => {
+            membership::begin_thread(parent, reserved)?;
             table.insert_thread(thread);
             table.add_thread(parent, thread);
+            freezer::count(&table, parent);
         }
     }
     if request.flags.contains(Clone::CHILD_SETTID) || signal::awaits(process.map_or(parent, |child| child)) {

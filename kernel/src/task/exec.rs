@@ -19,7 +19,7 @@ use super::signal::AltStack;
 use super::startup::{self, Start, Strings};
 use super::thread::current;
 use super::wait::Sleep;
-use super::{image, percpu, posix_timer, robust, signal};
+use super::{image, membership, percpu, posix_timer, robust, signal};
 use crate::arch::trap::{NO_SYSCALL, PSTATE_USER, TrapFrame};
 use crate::arch::{cpu, regs};
 use crate::ipc::handles::Handles;
@@ -28,6 +28,10 @@ use crate::task::space::{Loaded, Space};
 /// Replaces the calling process's program. On success `frame` is the new program's first.
 pub fn exec(program: &Program, path: &[u8], args: &Strings, env: &Strings, frame: &mut TrapFrame) -> Result<(), Errno> {
     let process = current().process();
+    // (As on Linux, which does not refuse the change of users itself.)
+    if process.has_too_many.swap(false, Ordering::Relaxed) && membership::has_too_many(process) {
+        return Err(Errno::EAGAIN);
+    }
     let stack_limit = process.limit(rlimit::STACK);
     let credentials = process.credentials.lock().clone();
     let (space, image) = image::load(program, stack_limit)?;

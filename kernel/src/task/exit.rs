@@ -19,7 +19,7 @@ use super::signal::{self, IGNORE, Info};
 use super::table::{Entry, ROUSED_BY_EACH, TABLE, Table};
 use super::thread::{Thread, current};
 use super::wait::Sleep;
-use super::{cpu_alarm, itimer, membership, oom, posix_timer, robust, sched, stop};
+use super::{cpu_alarm, freezer, itimer, membership, oom, posix_timer, robust, sched, stop};
 use crate::arch::uaccess;
 use crate::ipc::{futex, handover};
 use crate::vm::Cpu;
@@ -49,6 +49,7 @@ pub fn exit_thread(status: u32) -> ! {
         table.rouse_some(process, ROUSED_BY_EACH);
         if left > 0 {
             stop::thread_left(&table, process);
+            freezer::count(&table, process);
         }
         let entry = if thread.tid() == process.pid { None } else { table.remove(thread.tid()) };
         (left, entry, thread.signals.lock().pending.remove(!0))

@@ -11,7 +11,7 @@
 //! - [`wait`][]: sleeping.
 //! - [`point`], [`mutex`], [`clock`], [`inject`]: points of long work, sleeping locks, clocks that are set, failures on request.
 //! - [`space`], [`thread`], [`process`], [`table`], [`children`], [`signal_thread`], [`kswapd`], [`walk`], [`credentials`], [`membership`],
-//!   [`memory_limits`],
+//!   [`freezer`], [`memory_limits`],
 //!   [`signal`], [`stop`], [`itimer`], [`posix_timer`], [`cpu_alarm`], [`cpu_clock`], [`oom`], [`robust`], [`rseq`], [`membarrier`],
 //!   [`exit`]: one floor, as docs/design.md explains: a thread belongs to a process, which has threads and is sent signals.
 //! - [`program`], `property`, [`image`], [`clone`], [`audit`], `threads`: built on those.
@@ -36,6 +36,7 @@ pub mod entity;
 pub mod exec;
 pub mod exit;
 pub mod expired;
+pub mod freezer;
 pub mod image;
 pub mod inject;
 pub mod itimer;

@@ -19,7 +19,9 @@ use super::cputime::CpuTime;
 use super::credentials::Credentials;
 use super::directory::Directory;
 use super::entity::Whole;
+use super::freezer::Freezer;
 use super::itimer::RealTimer;
+use super::membership::Charges;
 use super::memory_limits::MemoryLimits;
 use super::pending::Pending;
 use super::posix_timer::Timers;
@@ -69,6 +71,12 @@ pub struct Process {
     pub signal_source: SignalSource,
     /// Job control: stops and continuations.
     pub stop: Stop,
+    /// Whether its group is to be frozen, and it is.
+    pub freezer: Freezer,
+    /// To whom its tasks are charged.
+    pub charges: Charges,
+    /// It belongs to a user that has more tasks than it may: its next exec fails, if that is so still.
+    pub has_too_many: AtomicBool,
     /// The timer of `setitimer` and `alarm`.
     pub real_timer: RealTimer,
     /// The timers of `timer_create`.
@@ -172,6 +180,9 @@ impl Process {
             is_reaped: AtomicBool::new(false),
             signal_source: SignalSource::new(),
             stop: Stop::default(),
+            freezer: Freezer::default(),
+            charges: Charges::default(),
+            has_too_many: AtomicBool::new(false),
             real_timer: RealTimer::new(),
             timers: Timers::new(),
             program: AtomicU64::new(template.map_or(0, |p| p.program.load(Ordering::Relaxed))),
@@ -289,7 +300,9 @@ pub static FIRST_LIMITS: [Rlimit; rlimit::COUNT] = {
 fn first_limits() -> [Rlimit; rlimit::COUNT] {
     let mut limits = FIRST_LIMITS;
     // Half as many as there may be threads on Linux, whose stacks take an eighth of memory.
-    let signals = (vm::PAGES.total_managed() * PAGE_SIZE / (8 * STACK_SIZE) / 2) as u64;
-    limits[rlimit::SIGPENDING] = Rlimit { cur: signals, max: signals };
+    let half = (vm::PAGES.total_managed() * PAGE_SIZE / (8 * STACK_SIZE) / 2) as u64;
+    for which in [rlimit::SIGPENDING, rlimit::NPROC] {
+        limits[which] = Rlimit { cur: half, max: half };
+    }
     limits
 }

@@ -361,7 +361,7 @@ fn is_unwanted_by_all(table: &Table, process: &Process, signal: u32) -> bool {
 /// Makes a thread check its signals and its process's stop, if there is one for it. The caller holds the table's lock.
 pub fn mark(table: &Table, thread: &Thread, process: &Process) {
     let ready = deliverable(thread, process);
-    if ready != 0 || process.stop.is_active() {
+    if ready != 0 || is_to_halt(process) {
         notify(table, thread, process, ready);
     }
 }
@@ -452,7 +452,12 @@ pub fn interrupts(thread: &Thread, sleep: Sleep) -> bool {
     // A signal or a stop that the thread has not looked at has left it work to do.
     sleep == Sleep::Interruptible
         && thread.has_work(work::SIGNAL)
-        && (process.stop.is_active() || deliverable(thread, process) != 0)
+        && (is_to_halt(process) || deliverable(thread, process) != 0)
+}
+
+/// Whether a process is stopped, or to be frozen: its threads halt before they return to their program.
+fn is_to_halt(process: &Process) -> bool {
+    process.stop.is_active() || process.freezer.is_active()
 }
 
 #[unsafe(no_mangle)]
@@ -464,7 +469,7 @@ fn thread_is_interrupted(entity: &Entity, sleep: Sleep) -> bool {
 /// that came before it could be marked. The caller holds the table's lock, and has added the thread.
 pub fn awaits(process: &Process) -> bool {
     let ends = process.exiting.load(Ordering::Acquire) != 0 || process.survivor.load(Ordering::Acquire) != 0;
-    ends || process.stop.is_active() || process.pending.get() != 0
+    ends || is_to_halt(process) || process.pending.get() != 0
 }
 
 /// Pending signals that a thread does not block.

@@ -12,6 +12,7 @@ use quire_abi::flags::{cld, sig};
 use quire_abi::layout::sa;
 
 use super::children::News;
+use super::freezer::Held;
 use super::process::{Process, TABLE, Table};
 use super::signal::{self, Info};
 use super::wait::Sleep;
@@ -107,6 +108,7 @@ fn is_orphaned(process: &Process) -> bool {
 
 /// Sleeps while the process is stopped. Returns early if the thread has to end.
 pub fn halt(process: &Process) {
+    let _held = Held::new(process);
     let stop = &process.stop;
     let begun = {
         let table = TABLE.lock();

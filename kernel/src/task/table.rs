@@ -19,6 +19,7 @@ use quire_mm::numbers::{LIMIT, Numbers};
 use quire_mm::sync::Rank;
 
 use super::children::{Children, News};
+use super::membership;
 use super::process::Process;
 use super::signal::{self, Info};
 use super::thread::Thread;
@@ -127,11 +128,18 @@ pub enum Entry {
 type Chunk = Vec<Option<Entry>>;
 
 /// Why there is no number.
+#[derive(Debug)]
 pub enum Lack {
     /// All are in use.
     Number,
     /// There is no place for it: one is to be [made](Room::new).
     Room,
+}
+
+impl From<Lack> for Errno {
+    fn from(_: Lack) -> Self {
+        Errno::EAGAIN
+    }
 }
 
 /// Entries for numbers that were never used.
@@ -229,6 +237,11 @@ impl Table {
     pub fn remove(&mut self, number: u32) -> Option<Entry> {
         let entry = self.entries[number as usize / CHUNK].get_mut(number as usize % CHUNK)?.take()?;
         self.numbers.give_back(number);
+        match &entry {
+            Entry::Process(process) => membership::task_is_gone(process),
+            Entry::Thread(thread) => membership::task_is_gone(thread.process()),
+            Entry::Reserved => {}
+        }
         if let Entry::Process(process) = &entry {
             self.processes -= 1;
             self.pids.give_back(number);
@@ -308,6 +321,13 @@ impl Table {
     pub fn family_mut<'a>(&'a mut self, process: &'a Process) -> &'a mut Family {
         // SAFETY: `&mut self` is proof of the lock, and borrowed for as long as the answer.
         unsafe { &mut *process.family.get() }
+    }
+
+    /// Numbers that a process and its threads have: its own too, if its first thread has ended.
+    pub fn tasks(&self, process: &Process) -> usize {
+        let family = self.family(process);
+        let has_first = family.threads.find(&process.pid).get().is_some();
+        family.thread_count as usize + usize::from(!has_first)
     }
 
     /// Adds a thread to its process.

@@ -19,7 +19,7 @@ use crate::task::entity::work;
 use crate::task::signal::{Disposition, HandlerAction, Info};
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
-use crate::task::{cpu_alarm, exit, membership, oom, percpu, rseq, sched, sigframe, signal, stop};
+use crate::task::{cpu_alarm, exit, freezer, membership, oom, percpu, rseq, sched, sigframe, signal, stop};
 use crate::vm::fault::{self, Access, FaultError};
 
 /// PSTATE.I: interrupts were masked, so a spin lock may be held.
@@ -234,6 +234,10 @@ fn signals(frame: &mut TrapFrame) {
     let mut delivered = false;
     loop {
         leave_if_ending();
+        if process.freezer.is_active() {
+            freezer::halt(process);
+            continue;
+        }
         if process.stop.is_active() {
             stop::halt(process);
             continue;

@@ -120,7 +120,7 @@ mod tests {
             usage,
             swap,
             members: key as u32,
-            limits: [0, 0, u64::MAX, 1024 * key, u64::MAX],
+            limits: [0, 0, u64::MAX, 1024 * key, u64::MAX, u64::MAX],
             ..GroupInfo::default()
         };
         group.name[..name.len()].copy_from_slice(name.as_bytes());

@@ -12,6 +12,7 @@ extern crate alloc;
 pub mod asm;
 pub mod failing;
 pub mod files;
+pub mod groups;
 pub mod long;
 pub mod ready;
 pub mod unix;

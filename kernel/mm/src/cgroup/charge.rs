@@ -1,10 +1,11 @@
 //! Charging and uncharging.
 
-use super::group::{Event, Group, Kernel, Limit};
+use super::group::{Event, Group, Kernel, Limit, Stat};
 use super::stock::BATCH;
 use super::{Groups, Machine};
 use crate::event;
 use crate::fallible::AllocError;
+use crate::page::PageFlags;
 use crate::psi::Stall;
 
 /// Rounds of reclaim without a freed page before a group is out of memory.
@@ -210,19 +211,29 @@ impl<M: Machine> Groups<M> {
     }
 
     /// A page has become one of a memory object (1), or is none any more (-1); its charge, if it has one, begins or is about to end.
+    /// The page's flags say what backs it.
     #[inline]
-    pub(crate) fn count_files(&self, id: u16, by: isize) {
+    pub(crate) fn count_files(&self, id: u16, flags: PageFlags, by: isize) {
         self.machine.count(if by < 0 { event::Event::ObjectFree } else { event::Event::ObjectAlloc }, 1);
         if let Some(group) = self.at(id) {
-            group.count_files(by);
+            group.count_files(flags, by);
+        }
+    }
+
+    /// Something has happened to pages of a group, one of which the caller holds.
+    #[inline]
+    pub(crate) fn count_stat(&self, id: u16, stat: Stat, pages: usize) {
+        if let Some(group) = self.at(id) {
+            group.count_stat(stat, pages);
         }
     }
 
     /// A page of a group that was removed is charged to the one that it counts for from now on, 0 for the root. Its record says so, and the caller has it
     /// isolated.
-    pub(crate) fn hand_over(&self, from: u16, to: u16, is_file: bool) {
+    /// The flags are those of a page of a memory object.
+    pub(crate) fn hand_over(&self, from: u16, to: u16, file: Option<PageFlags>) {
         if let Some(group) = self.at(from) {
-            group.hand_over(self.at(to), is_file);
+            group.hand_over(self.at(to), file);
         }
     }
 

@@ -6,6 +6,7 @@ use super::state::State;
 use super::tasks::Tasks;
 use super::{Key, Machine};
 use crate::fallible::KArc;
+use crate::page::PageFlags;
 use crate::psi::Pressure;
 use crate::sync::{Rank, SpinLock};
 
@@ -55,6 +56,25 @@ impl Event {
     const COUNT: usize = 8;
 }
 
+/// What has happened to pages of a group, since it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stat {
+    /// They came back from swap.
+    SwapIn,
+    /// They went to swap.
+    SwapOut,
+    /// A program has given them up (MADV_FREE).
+    LazyFree,
+    /// They were freed, given up as they were.
+    LazyFreed,
+    /// They left memory, one way or the other.
+    Left,
+}
+
+impl Stat {
+    const COUNT: usize = 5;
+}
+
 /// Memory of the kernel's own that is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
@@ -91,6 +111,8 @@ pub struct Numbers {
     pub own: usize,
     /// Of these, pages of memory objects.
     pub files: usize,
+    /// Of those, pages that go to swap: shared memory, and files in memory.
+    pub shared: usize,
     /// Of `own`, what is the kernel's: by [`Kernel`].
     pub kernel: [usize; Kernel::COUNT],
     /// Slots with its own number.
@@ -108,12 +130,14 @@ pub struct Group<M: Machine> {
     peak: AtomicUsize,
     own: AtomicUsize,
     files: AtomicUsize,
+    shared: AtomicUsize,
     kernel: [AtomicUsize; Kernel::COUNT],
     swap: AtomicUsize,
     own_swap: AtomicUsize,
     limits: [AtomicUsize; Limit::COUNT],
     events: [AtomicU64; Event::COUNT],
     own_events: [AtomicU64; Event::COUNT],
+    stats: [AtomicU64; Stat::COUNT],
     /// Processes. Raised from 0 under the tree's lock only.
     members: AtomicUsize,
     /// See [`super::tasks`].
@@ -155,12 +179,14 @@ impl<M: Machine> Group<M> {
             peak: AtomicUsize::new(0),
             own: AtomicUsize::new(0),
             files: AtomicUsize::new(0),
+            shared: AtomicUsize::new(0),
             kernel: [const { AtomicUsize::new(0) }; Kernel::COUNT],
             swap: AtomicUsize::new(0),
             own_swap: AtomicUsize::new(0),
             limits,
             events: [const { AtomicU64::new(0) }; Event::COUNT],
             own_events: [const { AtomicU64::new(0) }; Event::COUNT],
+            stats: [const { AtomicU64::new(0) }; Stat::COUNT],
             members: AtomicUsize::new(0),
             tasks: Tasks::new(),
             state: State::new(),
@@ -247,6 +273,7 @@ impl<M: Machine> Group<M> {
             swap: self.swap.load(Relaxed),
             own: self.own.load(Relaxed),
             files: self.files.load(Relaxed),
+            shared: self.shared.load(Relaxed),
             kernel: self.kernel.each_ref().map(|pages| pages.load(Relaxed)),
             own_swap: self.own_swap.load(Relaxed),
         }
@@ -266,6 +293,11 @@ impl<M: Machine> Group<M> {
     /// How often that has happened here and below, and here.
     pub fn events(&self, event: Event) -> (u64, u64) {
         (self.events[event as usize].load(Relaxed), self.own_events[event as usize].load(Relaxed))
+    }
+
+    /// How many pages, here and below, something has happened to.
+    pub fn stat(&self, stat: Stat) -> u64 {
+        self.stats[stat as usize].load(Relaxed)
     }
 
     /// Processes in it.
@@ -379,8 +411,16 @@ impl<M: Machine> Group<M> {
     }
 
     /// A page of a memory object was charged, or its charge is about to end.
-    pub(super) fn count_files(&self, by: isize) {
+    pub(super) fn count_files(&self, flags: PageFlags, by: isize) {
         self.files.fetch_add(by as usize, Relaxed);
+        if flags.contains(PageFlags::SWAP_BACKED) {
+            self.shared.fetch_add(by as usize, Relaxed);
+        }
+    }
+
+    /// Something has happened to pages of it.
+    pub(super) fn count_stat(&self, stat: Stat, pages: usize) {
+        self.upwards().for_each(|group| _ = group.stats[stat as usize].fetch_add(pages as u64, Relaxed));
     }
 
     /// Pages of the kernel's own were charged, or their charge is about to end.
@@ -406,16 +446,16 @@ impl<M: Machine> Group<M> {
     }
 
     /// Moves the charge of a page to a group above, which it counts for already; `None` is the root.
-    pub(super) fn hand_over(&self, to: Option<&Self>, is_file: bool) {
+    pub(super) fn hand_over(&self, to: Option<&Self>, file: Option<PageFlags>) {
         if let Some(to) = to {
             to.own.fetch_add(1, Relaxed);
-            to.count_files(is_file.into());
+            file.inspect(|flags| to.count_files(*flags, 1));
         }
         // Between this group and that one nothing is counted any more.
         let stop = to.map(core::ptr::from_ref);
         let below = self.upwards().take_while(|group| Some(core::ptr::from_ref(*group)) != stop);
         below.for_each(|group| _ = group.usage.fetch_sub(1, Relaxed));
-        self.count_files(-isize::from(is_file));
+        file.inspect(|flags| self.count_files(*flags, -1));
         self.own.fetch_sub(1, Release);
     }
 }

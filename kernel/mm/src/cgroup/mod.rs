@@ -38,7 +38,7 @@ use crate::hash::keyed;
 use crate::machine::MAX_CPUS;
 use crate::sync::{Rank, SpinLock};
 
-pub use group::{Event, Group, Kernel, Limit, MAX_NAME, Numbers};
+pub use group::{Event, Group, Kernel, Limit, MAX_NAME, Numbers, Stat};
 use ids::Ids;
 use life::MAX_DEPTH;
 pub use life::Refused;

@@ -29,11 +29,15 @@ impl Tasks {
 
     /// Adds some, and answers how many there are now.
     fn add(&self, tasks: usize) -> usize {
-        let new = self.all.fetch_add(tasks, Relaxed) + tasks;
-        if new > self.peak.load(Relaxed) {
-            self.peak.fetch_max(new, Relaxed);
+        self.all.fetch_add(tasks, Relaxed) + tasks
+    }
+
+    /// What was added stays.
+    fn note_peak(&self) {
+        let now = self.all.load(Relaxed);
+        if now > self.peak.load(Relaxed) {
+            self.peak.fetch_max(now, Relaxed);
         }
-        new
     }
 }
 
@@ -48,6 +52,7 @@ impl<M: Machine> Groups<M> {
                 return false;
             }
         }
+        group.upwards().for_each(|group| group.tasks.note_peak());
         group.tasks.own.fetch_add(1, Relaxed);
         true
     }
@@ -66,11 +71,15 @@ impl<M: Machine> Groups<M> {
         if from == to {
             return;
         }
+        // (First: in a group above both there are no more at any moment.)
+        self.uncharge_tasks(from, tasks);
         if let Some(group) = self.at(to) {
-            group.upwards().for_each(|group| _ = group.tasks.add(tasks));
+            for group in group.upwards() {
+                group.tasks.add(tasks);
+                group.tasks.note_peak();
+            }
             group.tasks.own.fetch_add(tasks, Relaxed);
         }
-        self.uncharge_tasks(from, tasks);
     }
 }
 

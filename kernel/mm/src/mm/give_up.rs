@@ -7,6 +7,7 @@
 
 use super::Mm;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, UserAddr};
+use crate::cgroup::Stat;
 use crate::event::Event;
 use crate::frame;
 use crate::mm::Machine;
@@ -64,6 +65,7 @@ impl<M: Machine> Mm<M> {
                     changed = Some((changed.map_or(n, |(first, _)| first), n + 1));
                 }
                 if page.give_up() {
+                    self.machine.groups().count_stat(page.control_group(), Stat::LazyFree, 1);
                     pages[len] = pte.addr().pfn();
                     len += 1;
                 }

@@ -48,6 +48,7 @@ use core::sync::atomic::Ordering;
 use super::Mm;
 use super::fault::FaultError;
 use crate::addr::{Pfn, UserAddr};
+use crate::cgroup::Stat;
 use crate::event::Event;
 use crate::fallible::KArc;
 use crate::frame;
@@ -131,6 +132,8 @@ impl<M: Machine> Mm<M> {
             let is_back = self.put_back(addr, pte, pfn);
             if is_back {
                 self.machine.count(Event::SwapIn, 1);
+                // (The slot has this user still, and keeps its group.)
+                self.machine.groups().count_stat(swap.group(slot), Stat::SwapIn, 1);
                 if !seeded!(SwapInLeaksSlot) {
                     swap.release(slot);
                 }

@@ -13,6 +13,7 @@ use super::migrate::{Stays, bring_anon_back, for_each_entry_of};
 use super::object_out::{move_object_to_slot, object_to_leave};
 use super::reverse::walk;
 use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
+use crate::cgroup::Stat;
 use crate::event::Event;
 use crate::frame;
 use crate::mm::Machine;
@@ -62,9 +63,13 @@ pub(crate) fn isolated_out<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: O
         return Err(Stays::Used);
     }
     let moves = machine.spaces().moves();
+    let group = page.control_group();
+    let left = |stat: Stat| [stat, Stat::Left].map(|stat| machine.groups().count_stat(group, stat, 1));
     if page.state() == PageState::Anon {
         let slot = moves.during(pfn, |this| move_to_slot(machine, page, this, out))?;
         page.end_isolation();
+        // (Before it goes, and with it the charge that keeps the group.)
+        left(if slot.is_some() { Stat::SwapOut } else { Stat::LazyFreed });
         Release::new(machine).frozen_anon(pfn);
         let Some(slot) = slot else {
             machine.count(Event::LazyFreed, 1);
@@ -78,6 +83,11 @@ pub(crate) fn isolated_out<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: O
         let (object, index) = object_to_leave(machine, page)?;
         moves.during(pfn, |_| move_object_to_slot(machine, (&object, index), page, pfn, out))?;
         page.end_isolation();
+        if object.is_paged() {
+            machine.groups().count_stat(group, Stat::Left, 1);
+        } else {
+            left(Stat::SwapOut);
+        }
         Release::new(machine).frozen_object(pfn);
         if object.is_paged() {
             machine.count(Event::PagedOut, 1);

@@ -427,7 +427,7 @@ impl<M: Machine> Object<M> {
             self.machine.sync_instructions(new.addr());
         }
         // (The new one is counted as it becomes the object's.)
-        self.machine.groups().count_files(from.control_group(), -1);
+        self.machine.groups().count_files(from.control_group(), from.flags(), -1);
         frame::take_place(self.machine, old, new);
         if !seeded!(MovedPageIsClean) {
             to.set_flags(from.flags() & PageFlags::DIRTY);

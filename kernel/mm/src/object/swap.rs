@@ -11,6 +11,7 @@ use core::sync::atomic::Ordering;
 use super::held::Held;
 use super::{Object, ObjectError};
 use crate::addr::Pfn;
+use crate::cgroup::Stat;
 use crate::event::Event;
 use crate::frame;
 use crate::page::PageFlags;
@@ -154,6 +155,7 @@ impl<M: Machine> Object<M> {
                 frame::make_object(machine, pfn, owner, index, PageFlags::SWAP_BACKED);
                 *place = Held::Page(pfn).word();
                 self.count_swapped(-1);
+                machine.groups().count_stat(machine.spaces().swap().group(swapped.slot), Stat::SwapIn, 1);
                 if !seeded!(BringInLeaksSlot) {
                     machine.spaces().swap().release(swapped.slot);
                 }

@@ -40,7 +40,7 @@ fn adopt<M: Machine>(machine: M, pfn: Pfn) {
             page.change_list(page.list(), NEW);
             page.set_control_group(to);
             machine.pages().note_group(pfn, to);
-            machine.groups().hand_over(id, to, state == PageState::Object);
+            machine.groups().hand_over(id, to, (state == PageState::Object).then(|| page.flags()));
         }
         page.unlock();
     }

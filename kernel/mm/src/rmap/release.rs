@@ -46,7 +46,7 @@ impl<M: Machine> Release<M> {
         if page.put() {
             match page.state() {
                 PageState::Anon => self.note(page),
-                PageState::Object => self.machine.groups().count_files(page.control_group(), -1),
+                PageState::Object => self.machine.groups().count_files(page.control_group(), page.flags(), -1),
                 _ => {}
             }
             self.free(pfn);
@@ -68,7 +68,8 @@ impl<M: Machine> Release<M> {
 
     /// Frees a page of an object that the caller has frozen, and that is in no tree.
     pub fn frozen_object(&mut self, pfn: Pfn) {
-        self.machine.groups().count_files(page(self.machine, pfn).control_group(), -1);
+        let page = page(self.machine, pfn);
+        self.machine.groups().count_files(page.control_group(), page.flags(), -1);
         self.free(pfn);
     }
 

@@ -267,6 +267,11 @@ impl<M: Machine> Swap<M> {
         self.record(slot).share();
     }
 
+    /// The control group to which a slot is charged, that has users.
+    pub(crate) fn group(&self, slot: Slot) -> u16 {
+        self.record(slot).group()
+    }
+
     /// One user fewer. May be called with a table locked.
     pub fn release(&self, slot: Slot) {
         let record = self.record(slot);

@@ -32,7 +32,7 @@ const START_LOOKS: u32 = 30;
 
 /// Programs that use a service, which keeps the memory that it once needed. They run again if the counts do not balance: a leak would show
 /// each time.
-const SERVED: [&str; 7] = ["cgroups", "kept", "names", "proc", "servers", "stored", "triggers"];
+const SERVED: [&str; 9] = ["cgroups", "freezer", "kept", "names", "proc", "servers", "stored", "tasks", "triggers"];
 
 /// So often at most.
 const RUNS: usize = 4;

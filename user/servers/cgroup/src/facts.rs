@@ -1,7 +1,7 @@
 //! What is asked of the kernel.
 
 use quire_abi::Errno;
-use quire_abi::group::GroupInfo;
+use quire_abi::group::{GroupInfo, controller};
 use quire_abi::pressure::Pressure;
 
 /// The kernel, or what stands for it in tests. Groups are named by their keys, 0 for the root.
@@ -20,6 +20,10 @@ pub trait Facts {
     fn set(&self, key: u64, what: usize, value: u64) -> Result<(), Errno>;
     /// Moves a process there.
     fn move_to(&self, key: u64, pid: u32) -> Result<(), Errno>;
+    /// Kills all in it and below.
+    fn kill(&self, key: u64) -> Result<(), Errno>;
+    /// The thread of a process with this number, or else with the lowest one above it.
+    fn thread_from(&self, pid: u32, tid: u32) -> Option<u32>;
     /// Takes pages out of memory; how many.
     fn reclaim(&self, key: u64, pages: u64) -> Result<u64, Errno>;
     /// The process with this number, or else with the lowest one above it: its number, and the key of its group.
@@ -34,7 +38,7 @@ impl dyn Facts + '_ {
     /// The group with a key. The root is one without limits.
     pub fn group(&self, key: u64) -> Option<GroupInfo> {
         if key == 0 {
-            return Some(GroupInfo { distributes: 1, ..GroupInfo::default() });
+            return Some(GroupInfo { distributes: controller::ALL, ..GroupInfo::default() });
         }
         self.group_from((key & 0xffff) as u32).filter(|group| group.key == key)
     }
@@ -63,6 +67,16 @@ impl dyn Facts + '_ {
             at = if group.parent == 0 { None } else { self.group(group.parent) };
         }
         false
+    }
+
+    /// The threads of a process, by number.
+    pub fn threads(&self, pid: u32) -> impl Iterator<Item = u32> {
+        let mut from = Some(0);
+        core::iter::from_fn(move || {
+            let tid = self.thread_from(pid, from?)?;
+            from = tid.checked_add(1);
+            Some(tid)
+        })
     }
 
     /// The processes with this number or a higher one that are in a group.

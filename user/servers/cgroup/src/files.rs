@@ -4,10 +4,10 @@ use alloc::string::String;
 use core::fmt::Write;
 
 use quire_abi::Errno;
-use quire_abi::group::{GroupInfo, event, set};
+use quire_abi::group::{GroupInfo, controller, event, set, stat};
 
 use crate::facts::Facts;
-use crate::values::{PAGE, limit, pages, plain, switch, write_bytes};
+use crate::values::{PAGE, count, limit, pages, plain, switch, write_bytes, write_count};
 
 type Read = fn(&dyn Facts, &GroupInfo, &mut String);
 type Write_ = fn(&dyn Facts, &GroupInfo, &[u8]) -> Result<(), Errno>;
@@ -16,8 +16,8 @@ type Write_ = fn(&dyn Facts, &GroupInfo, &[u8]) -> Result<(), Errno>;
 pub struct File {
     /// Its name.
     pub name: &'static str,
-    /// Whether it is the memory controller's: only groups have it whose parent distributes memory.
-    pub is_memory: bool,
+    /// The controller that it is of, or 0: only groups have it whose parent distributes that.
+    pub of: u32,
     /// Whether the root has it.
     pub is_root: bool,
     /// What it says.
@@ -26,6 +26,8 @@ pub struct File {
     pub write: Option<Write_>,
     /// Whether it sets a trigger of the group's pressure instead.
     pub takes_triggers: bool,
+    /// Whether poll tells of changes of the group's state.
+    pub tells_state: bool,
 }
 
 impl File {
@@ -41,26 +43,41 @@ impl File {
     pub fn is_of(&self, group: &GroupInfo, parent: Option<&GroupInfo>) -> bool {
         match group.key {
             0 => self.is_root,
-            _ => !self.is_memory || parent.is_some_and(|parent| parent.distributes != 0),
+            _ => parent.is_some_and(|parent| parent.distributes & self.of == self.of) || self.of == 0,
         }
     }
 }
 
 const fn file(name: &'static str, read: Option<Read>, write: Option<Write_>) -> File {
-    File { name, is_memory: true, is_root: false, read, write, takes_triggers: false }
+    let of = controller::MEMORY;
+    File { name, of, is_root: false, read, write, takes_triggers: false, tells_state: false }
+}
+
+const fn tasks_file(name: &'static str, read: Read, write: Option<Write_>) -> File {
+    File { of: controller::TASKS, ..file(name, Some(read), write) }
 }
 
 const fn core_file(name: &'static str, is_root: bool, read: Read, write: Option<Write_>) -> File {
-    File { is_memory: false, is_root, ..file(name, Some(read), write) }
+    File { of: 0, is_root, ..file(name, Some(read), write) }
 }
 
 /// All, by name.
 pub const FILES: &[File] = &[
     core_file("cgroup.controllers", true, controllers, None),
-    core_file("cgroup.events", false, group_events, None),
+    File { tells_state: true, ..core_file("cgroup.events", false, group_events, None) },
+    core_file("cgroup.freeze", false, |_, group, out| write_count(out, group.freezes.into()), Some(freeze)),
+    File { read: None, ..core_file("cgroup.kill", false, nothing, Some(kill)) },
+    core_file("cgroup.max.depth", false, |_, group, out| write_count(out, group.max_depth), Some(set_max_depth)),
+    core_file(
+        "cgroup.max.descendants",
+        false,
+        |_, group, out| write_count(out, group.max_descendants),
+        Some(set_max_descendants),
+    ),
     core_file("cgroup.procs", true, procs, Some(enter)),
     core_file("cgroup.stat", true, group_stat, None),
     core_file("cgroup.subtree_control", true, subtree_control, Some(set_subtree_control)),
+    core_file("cgroup.threads", true, threads, Some(|_, _, _| Err(Errno::EOPNOTSUPP))),
     core_file("cgroup.type", false, |_, _, out| out.push_str("domain\n"), None),
     file("memory.current", Some(|_, group, out| write_bytes(out, group.usage)), None),
     file("memory.events", Some(|_, group, out| memory_events(out, &group.events)), None),
@@ -77,61 +94,131 @@ pub const FILES: &[File] = &[
     file("memory.swap.current", Some(|_, group, out| write_bytes(out, group.swap)), None),
     file("memory.swap.events", Some(swap_events), None),
     file("memory.swap.max", Some(|_, group, out| write_bytes(out, group.limits[set::SWAP])), Some(set_swap)),
+    tasks_file("pids.current", |_, group, out| write_count(out, group.tasks), None),
+    tasks_file("pids.events", |_, group, out| tasks_events(out, &group.events), None),
+    tasks_file("pids.events.local", |_, group, out| tasks_events(out, &group.own_events), None),
+    tasks_file("pids.max", |_, group, out| write_count(out, group.limits[set::TASKS]), Some(set_tasks)),
+    tasks_file("pids.peak", |_, group, out| write_count(out, group.tasks_peak), None),
 ];
 
-/// What this server knows to distribute.
-const CONTROLLER: &str = "memory";
+/// What can be distributed.
+const CONTROLLERS: [(&str, u32); 2] = [("memory", controller::MEMORY), ("pids", controller::TASKS)];
+
+fn write_controllers(out: &mut String, bits: u32) {
+    let names = CONTROLLERS.iter().filter(|(_, bit)| bits & bit != 0);
+    for (n, (name, _)) in names.enumerate() {
+        out.push_str(if n == 0 { "" } else { " " });
+        out.push_str(name);
+    }
+    out.push('\n');
+}
 
 fn controllers(facts: &dyn Facts, group: &GroupInfo, out: &mut String) {
     let parent = if group.key == 0 { Some(*group) } else { facts.group(group.parent) };
-    if parent.is_some_and(|parent| parent.distributes != 0) {
-        out.push_str(CONTROLLER);
-    }
-    out.push('\n');
+    write_controllers(out, parent.map_or(0, |parent| parent.distributes));
 }
 
 fn subtree_control(_: &dyn Facts, group: &GroupInfo, out: &mut String) {
-    if group.distributes != 0 {
-        out.push_str(CONTROLLER);
-    }
-    out.push('\n');
+    write_controllers(out, group.distributes);
 }
 
-/// `+memory` or `-memory`. The root always distributes it. EBUSY for a group with processes, or below which somebody distributes too; ENOENT if
-/// the group has it not itself.
+/// `+memory` or `-memory`, and the same with `pids`; all words or none. The root always distributes both. EBUSY for a group with processes, or below
+/// which somebody distributes it too; ENOENT if the group has it not itself.
 fn set_subtree_control(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno> {
+    let (mut on, mut off) = (0, 0);
     for word in plain(text)?.split_ascii_whitespace() {
         let (is_on, name) = match (word.strip_prefix('+'), word.strip_prefix('-')) {
             (Some(name), _) => (true, name),
             (_, Some(name)) => (false, name),
             _ => return Err(Errno::EINVAL),
         };
-        if name != CONTROLLER {
-            return Err(Errno::EINVAL);
-        }
-        if is_on == (group.distributes != 0) {
-            continue;
-        }
+        let (_, bit) = *CONTROLLERS.iter().find(|(other, _)| *other == name).ok_or(Errno::EINVAL)?;
+        // (The last word counts.)
+        (on, off) = if is_on { (on | bit, off & !bit) } else { (on & !bit, off | bit) };
+    }
+    (on, off) = (on & !group.distributes, off & group.distributes);
+    if on != 0 {
         let parent = facts.group(group.parent).ok_or(Errno::ENOENT)?;
-        let below = |child: &GroupInfo| child.parent == group.key && child.distributes != 0;
-        match is_on {
-            true if parent.distributes == 0 => return Err(Errno::ENOENT),
-            true if group.members != 0 => return Err(Errno::EBUSY),
-            false if group.key == 0 || facts.groups(1).any(|child| below(&child)) => return Err(Errno::EBUSY),
-            _ => facts.set(group.key, set::DISTRIBUTES, is_on.into())?,
+        if on & !parent.distributes != 0 {
+            return Err(Errno::ENOENT);
+        }
+        if group.members != 0 {
+            return Err(Errno::EBUSY);
+        }
+    }
+    let below = |child: &GroupInfo| child.parent == group.key && child.distributes & off != 0;
+    if off != 0 && (group.key == 0 || facts.groups(1).any(|child| below(&child))) {
+        return Err(Errno::EBUSY);
+    }
+    if on | off != 0 {
+        facts.set(group.key, set::DISTRIBUTES, (group.distributes & !off | on).into())?;
+    }
+    // What is not distributed any more is not limited either.
+    let children = facts.groups(1).filter(|child| off != 0 && child.parent == group.key);
+    for child in children {
+        for (what, no_limit) in NO_LIMITS.iter().filter(|(bit, ..)| off & bit != 0).map(|(_, what, none)| (*what, *none)) {
+            facts.set(child.key, what, no_limit)?;
         }
     }
     Ok(())
 }
 
-fn group_events(facts: &dyn Facts, group: &GroupInfo, out: &mut String) {
-    let is_populated = facts.within(group.key).any(|below| below.members != 0);
-    let _ = writeln!(out, "populated {}\nfrozen 0", u32::from(is_populated));
+/// The controllers' limits, and what stands for none.
+const NO_LIMITS: [(u32, usize, u64); 6] = [
+    (controller::MEMORY, set::MIN, 0),
+    (controller::MEMORY, set::LOW, 0),
+    (controller::MEMORY, set::HIGH, u64::MAX),
+    (controller::MEMORY, set::MAX, u64::MAX),
+    (controller::MEMORY, set::SWAP, u64::MAX),
+    (controller::TASKS, set::TASKS, u64::MAX),
+];
+
+fn group_events(_: &dyn Facts, group: &GroupInfo, out: &mut String) {
+    let _ = writeln!(out, "populated {}\nfrozen {}", group.is_populated, group.is_frozen);
 }
 
 fn group_stat(facts: &dyn Facts, group: &GroupInfo, out: &mut String) {
-    let below = facts.within(group.key).filter(|below| below.key != group.key).count();
+    let below = if group.key == 0 { facts.groups(1).count() as u64 } else { group.descendants };
     let _ = writeln!(out, "nr_descendants {below}");
+}
+
+fn nothing(_: &dyn Facts, _: &GroupInfo, _: &mut String) {}
+
+fn freeze(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno> {
+    facts.set(group.key, set::FREEZES, one_of(text, &[0, 1])?)
+}
+
+fn kill(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno> {
+    one_of(text, &[1])?;
+    facts.kill(group.key)
+}
+
+/// EINVAL for what is no number, ERANGE for another one, as on Linux.
+fn one_of(text: &[u8], known: &[u64]) -> Result<u64, Errno> {
+    let number: i32 = plain(text)?.parse().map_err(|_| Errno::EINVAL)?;
+    known.iter().find(|known| **known as i64 == i64::from(number)).copied().ok_or(Errno::ERANGE)
+}
+
+fn set_max_depth(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno> {
+    facts.set(group.key, set::MAX_DEPTH, count(text)?)
+}
+
+fn set_max_descendants(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno> {
+    facts.set(group.key, set::MAX_DESCENDANTS, count(text)?)
+}
+
+fn threads(facts: &dyn Facts, group: &GroupInfo, out: &mut String) {
+    for tid in facts.members(group.key, 1).flat_map(|pid| facts.threads(pid)) {
+        let _ = writeln!(out, "{tid}");
+    }
+}
+
+fn tasks_events(out: &mut String, events: &[u64; 8]) {
+    let _ = writeln!(out, "max {}", events[event::TASKS_MAX]);
+}
+
+fn set_tasks(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno> {
+    facts.set(group.key, set::TASKS, count(text)?)
 }
 
 fn procs(facts: &dyn Facts, group: &GroupInfo, out: &mut String) {
@@ -149,7 +236,7 @@ fn enter(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno>
     facts.move_to(group.key, if pid == 0 { facts.caller() } else { pid })
 }
 
-fn memory_events(out: &mut String, events: &[u64; 7]) {
+fn memory_events(out: &mut String, events: &[u64; 8]) {
     for (name, which) in [
         ("low", event::LOW),
         ("high", event::HIGH),
@@ -173,16 +260,31 @@ fn swap_events(_: &dyn Facts, group: &GroupInfo, out: &mut String) {
 
 /// Of the group and all below.
 fn memory_stat(facts: &dyn Facts, group: &GroupInfo, out: &mut String) {
-    let (mut anon, mut files, mut tables, mut stacks) = (0, 0, 0, 0);
+    let (mut anon, mut files, mut shared, mut tables, mut stacks) = (0, 0, 0, 0, 0);
     for below in facts.within(group.key) {
         // (They are counted one after the other.)
         anon += below.own.saturating_sub(below.files + below.tables + below.stacks) * PAGE;
         files += below.files * PAGE;
+        shared += below.shared * PAGE;
         tables += below.tables * PAGE;
         stacks += below.stacks * PAGE;
     }
     let kernel = tables + stacks;
-    let _ = writeln!(out, "anon {anon}\nfile {files}\nkernel {kernel}\nkernel_stack {stacks}\npagetables {tables}");
+    let swapped = group.swap * PAGE;
+    let _ = write!(
+        out,
+        "anon {anon}\nfile {files}\nkernel {kernel}\nkernel_stack {stacks}\npagetables {tables}\nshmem {shared}\nzswapped {swapped}\n"
+    );
+    // (All swap is in memory.)
+    for (name, which) in [
+        ("pgsteal", stat::LEFT),
+        ("pglazyfree", stat::LAZY_FREE),
+        ("pglazyfreed", stat::LAZY_FREED),
+        ("zswpin", stat::SWAP_IN),
+        ("zswpout", stat::SWAP_OUT),
+    ] {
+        let _ = writeln!(out, "{name} {}", group.stats[which]);
+    }
 }
 
 fn oom_group(_: &dyn Facts, group: &GroupInfo, out: &mut String) {

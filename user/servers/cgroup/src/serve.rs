@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::flags::Open;
 use quire_abi::layout::at;
-use quire_abi::names::{node as said, op, statfs};
+use quire_abi::names::{node as said, op, state, statfs};
 use quire_fs::records::Records;
 use quire_fs::request::{Answer, Found, Request};
 use quire_fs::trigger;
@@ -118,7 +118,8 @@ fn remove(tree: &Tree<'_>, request: &Request<'_>, node: Option<Node>) -> Result<
 fn found(tree: &Tree<'_>, node: Node) -> Answer {
     let now = tree.0.now();
     let links = if tree.is_dir(node) { 2 } else { 1 };
-    let notes = if node.file().is_some_and(|file| file.takes_triggers) { said::TRIGGER } else { 0 };
+    let is_watched = node.file().is_some_and(|file| file.takes_triggers || file.tells_state);
+    let notes = if is_watched { said::TRIGGER } else { 0 };
     let found = Found {
         number: node.number(),
         mode: node.mode() | notes,
@@ -169,7 +170,11 @@ fn read(tree: &Tree<'_>, request: &Request<'_>, node: Node, room: usize) -> Resu
     file.read.ok_or(Errno::EINVAL)?(tree.0, &group, &mut text);
     let from = usize::try_from(request.argument).unwrap_or(usize::MAX).min(text.len());
     let end = from.saturating_add(room).min(text.len());
-    Ok(Answer::text(Vec::from(&text.as_bytes()[from..end])))
+    let mut answer = Answer::text(Vec::from(&text.as_bytes()[from..end]));
+    if file.tells_state {
+        (answer.words[state::GROUP], answer.words[state::CHANGES]) = (group.key, group.changes);
+    }
+    Ok(answer)
 }
 
 /// The whole text counts, wherever it is written. Those may write to whom an open file was passed on.

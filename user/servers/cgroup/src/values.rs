@@ -18,6 +18,15 @@ pub fn write_bytes(out: &mut String, pages: u64) {
     }
 }
 
+/// Writes a number of things.
+pub fn write_count(out: &mut String, number: u64) {
+    if number == u64::MAX {
+        out.push_str("max\n");
+    } else {
+        let _ = writeln!(out, "{number}");
+    }
+}
+
 /// The text without spaces and ends of lines around it. EINVAL if it is none.
 pub fn plain(text: &[u8]) -> Result<&str, Errno> {
     core::str::from_utf8(text).map(str::trim).map_err(|_| Errno::EINVAL)
@@ -45,6 +54,14 @@ pub fn limit(text: &[u8]) -> Result<u64, Errno> {
     match plain(text)? {
         "max" => Ok(u64::MAX),
         text => pages(text),
+    }
+}
+
+/// A limit of things that are counted: a number that is not negative, or `max`. EINVAL.
+pub fn count(text: &[u8]) -> Result<u64, Errno> {
+    match plain(text)? {
+        "max" => Ok(u64::MAX),
+        text => text.parse::<i64>().ok().and_then(|number| u64::try_from(number).ok()).ok_or(Errno::EINVAL),
     }
 }
 

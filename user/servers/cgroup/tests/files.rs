@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use quire_abi::Errno;
 use quire_abi::flags::Open;
-use quire_abi::group::{GroupInfo, set};
+use quire_abi::group::{GroupInfo, event, set};
 use quire_abi::layout::{at, mode};
-use quire_abi::names::{DONE, node, op};
+use quire_abi::names::{DONE, node, op, state};
 use quire_abi::pressure::{Pressure, Share};
 use quire_cgroupfs::facts::Facts;
 use quire_cgroupfs::serve::serve;
@@ -18,6 +18,7 @@ struct Machine {
     /// Processes and their groups.
     processes: RefCell<Vec<(u32, u64)>>,
     made: RefCell<u64>,
+    killed: RefCell<Vec<u64>>,
 }
 
 impl Facts for Machine {
@@ -26,7 +27,17 @@ impl Facts for Machine {
         let mut all: Vec<_> = groups.iter().filter(|group| (group.key & 0xffff) as u32 >= number).copied().collect();
         all.sort_by_key(|group| group.key & 0xffff);
         let mut first = *all.first()?;
-        first.members = self.processes.borrow().iter().filter(|(_, key)| *key == first.key).count() as u32;
+        let within = |mut key: u64, of: u64| {
+            while key != of && key != 0 {
+                key = groups.iter().find(|group| group.key == key).map_or(0, |group| group.parent);
+            }
+            key == of
+        };
+        let processes = self.processes.borrow();
+        first.members = processes.iter().filter(|(_, key)| *key == first.key).count() as u32;
+        first.is_populated = processes.iter().any(|(_, key)| within(*key, first.key)).into();
+        first.descendants = groups.iter().filter(|group| group.key != first.key && within(group.key, first.key)).count() as u64;
+        first.is_frozen = first.freezes;
         Some(first)
     }
     fn pressure(&self, key: u64) -> Pressure {
@@ -44,7 +55,9 @@ impl Facts for Machine {
         let mut group = GroupInfo {
             key: made << 16 | made,
             parent,
-            limits: [0, 0, u64::MAX, u64::MAX, u64::MAX],
+            limits: [0, 0, u64::MAX, u64::MAX, u64::MAX, u64::MAX],
+            max_descendants: u64::MAX,
+            max_depth: u64::MAX,
             ..GroupInfo::default()
         };
         group.name[..name.len()].copy_from_slice(name);
@@ -61,6 +74,9 @@ impl Facts for Machine {
                 set::DISTRIBUTES => group.distributes = value as u32,
                 set::KILLS_ALL => group.kills_all = value as u32,
                 set::PEAK => group.peak = group.usage,
+                set::FREEZES => (group.freezes, group.changes) = (value as u32, group.changes + 1),
+                set::MAX_DESCENDANTS => group.max_descendants = value,
+                set::MAX_DEPTH => group.max_depth = value,
                 limit => group.limits[limit] = value,
             }
         }
@@ -69,6 +85,13 @@ impl Facts for Machine {
     fn move_to(&self, key: u64, pid: u32) -> Result<(), Errno> {
         let mut processes = self.processes.borrow_mut();
         processes.iter_mut().find(|(other, _)| *other == pid).map(|process| process.1 = key).ok_or(Errno::ESRCH)
+    }
+    fn kill(&self, key: u64) -> Result<(), Errno> {
+        self.killed.borrow_mut().push(key);
+        Ok(())
+    }
+    fn thread_from(&self, pid: u32, tid: u32) -> Option<u32> {
+        [pid, pid + 1].into_iter().find(|thread| *thread >= tid)
     }
     fn reclaim(&self, _: u64, pages: u64) -> Result<u64, Errno> {
         Ok(pages.min(100))
@@ -234,7 +257,7 @@ fn a_group_has_what_the_one_above_distributes() {
     machine.mkdir("a/b").unwrap();
     assert_eq!(
         (machine.read("a/cgroup.controllers").as_deref(), machine.read("a/b/cgroup.controllers").as_deref()),
-        (Ok("memory\n"), Ok("\n"))
+        (Ok("memory pids\n"), Ok("\n"))
     );
     assert_eq!(machine.read("a/b/memory.max"), Err(Errno::ENOENT));
     assert_eq!(machine.write("a/b/cgroup.subtree_control", "+memory"), Err(Errno::ENOENT));
@@ -250,6 +273,90 @@ fn a_group_has_what_the_one_above_distributes() {
         (Ok(()), Err(Errno::EBUSY))
     );
     assert_eq!(machine.read("memory.max"), Err(Errno::ENOENT));
+}
+
+#[test]
+fn controllers_are_distributed_one_by_one() {
+    let machine = Machine::new();
+    ["a", "a/b"].iter().for_each(|path| machine.mkdir(path).unwrap());
+    let has = |file: &str| machine.read(&format!("a/b/{file}")).is_ok();
+    machine.write("a/cgroup.subtree_control", "+pids").unwrap();
+    assert_eq!((has("pids.max"), has("memory.max"), has("cgroup.freeze")), (true, false, true));
+    machine.write("a/cgroup.subtree_control", "-pids +memory +pids").unwrap();
+    assert_eq!(machine.read("a/cgroup.subtree_control").as_deref(), Ok("memory pids\n"));
+    machine.write("a/b/pids.max", "7").unwrap();
+    machine.write("a/b/memory.max", "8192").unwrap();
+    // All words or none.
+    assert_eq!(machine.write("a/cgroup.subtree_control", "-memory +cpu"), Err(Errno::EINVAL));
+    machine.write("a/cgroup.subtree_control", "-pids").unwrap();
+    assert_eq!((has("pids.max"), machine.read("a/b/memory.max").as_deref()), (false, Ok("8192\n")));
+    machine.write("a/cgroup.subtree_control", "+pids").unwrap();
+    assert_eq!(machine.read("a/b/pids.max").as_deref(), Ok("max\n"), "the limit is gone");
+}
+
+#[test]
+fn tasks_are_counted_and_limited() {
+    let machine = Machine::new();
+    machine.mkdir("a").unwrap();
+    for (text, said) in [("7\n", "7\n"), ("0", "0\n"), ("max", "max\n")] {
+        machine.write("a/pids.max", text).unwrap();
+        assert_eq!(machine.read("a/pids.max").as_deref(), Ok(said));
+    }
+    for text in ["", "-1", "x", "1K"] {
+        assert_eq!(machine.write("a/pids.max", text), Err(Errno::EINVAL), "{text}");
+    }
+    {
+        let mut groups = machine.groups.borrow_mut();
+        (groups[0].tasks, groups[0].tasks_peak) = (3, 5);
+        (groups[0].events[event::TASKS_MAX], groups[0].own_events[event::TASKS_MAX]) = (2, 1);
+    }
+    let read = |file: &str| machine.read(&format!("a/{file}")).unwrap();
+    assert_eq!((read("pids.current"), read("pids.peak")), ("3\n".into(), "5\n".into()));
+    assert_eq!((read("pids.events"), read("pids.events.local")), ("max 2\n".into(), "max 1\n".into()));
+    assert_eq!(machine.read("pids.max"), Err(Errno::ENOENT), "the root has no limits");
+}
+
+#[test]
+fn groups_are_frozen_and_killed() {
+    let machine = Machine::new();
+    ["a", "a/b"].iter().for_each(|path| machine.mkdir(path).unwrap());
+    let key = machine.find(0, b"a").unwrap();
+    assert_eq!(machine.read("a/cgroup.freeze").as_deref(), Ok("0\n"));
+    let number = machine.node("a/cgroup.events").unwrap();
+    let events = || machine.ask(0, op::READ, number, "", 0, "");
+    assert_eq!(events().words[state::GROUP..=state::CHANGES], [key, 0]);
+    machine.write("a/cgroup.freeze", "1").unwrap();
+    assert_eq!((machine.read("a/cgroup.freeze").as_deref(), events().words[state::CHANGES]), (Ok("1\n"), 1));
+    assert_eq!(machine.read("a/cgroup.events").as_deref(), Ok("populated 0\nfrozen 1\n"));
+    for (text, error) in [("2", Errno::ERANGE), ("", Errno::EINVAL), ("-1", Errno::ERANGE), ("x", Errno::EINVAL)] {
+        assert_eq!(machine.write("a/cgroup.freeze", text), Err(error), "{text}");
+        assert_eq!(machine.write("a/cgroup.kill", text), Err(error), "{text}");
+    }
+    assert_eq!(machine.write("a/cgroup.kill", "0"), Err(Errno::ERANGE));
+    machine.write("a/cgroup.kill", "1\n").unwrap();
+    assert_eq!(machine.killed.borrow()[..], [key]);
+    let mode = |path: &str| machine.ask(0, op::LOOKUP, 0, path, 0, "").words[node::MODE] as u32;
+    assert_eq!((mode("a/cgroup.events"), mode("a/cgroup.kill")), (mode::REG | 0o444 | node::TRIGGER, mode::REG | 0o200));
+    for file in ["cgroup.freeze", "cgroup.kill", "cgroup.events"] {
+        assert_eq!(machine.node(file), Err(Errno::ENOENT), "the root is neither");
+    }
+}
+
+#[test]
+fn groups_below_are_limited_and_threads_listed() {
+    let machine = Machine::new();
+    ["a", "a/b", "a/b/c"].iter().for_each(|path| machine.mkdir(path).unwrap());
+    for file in ["a/cgroup.max.depth", "a/cgroup.max.descendants"] {
+        assert_eq!(machine.read(file).as_deref(), Ok("max\n"));
+        machine.write(file, "3").unwrap();
+        assert_eq!(machine.read(file).as_deref(), Ok("3\n"));
+        assert_eq!(machine.write(file, "-1"), Err(Errno::EINVAL));
+    }
+    assert_eq!(machine.read("a/cgroup.stat").as_deref(), Ok("nr_descendants 2\n"));
+    machine.write("a/b/cgroup.procs", "5").unwrap();
+    assert_eq!(machine.read("a/b/cgroup.threads").as_deref(), Ok("5\n6\n"));
+    assert_eq!(machine.write("a/b/cgroup.threads", "9"), Err(Errno::EOPNOTSUPP));
+    assert_eq!(machine.read("a/cgroup.events").as_deref(), Ok("populated 1\nfrozen 0\n"));
 }
 
 #[test]
@@ -303,6 +410,6 @@ fn lists_go_on_where_they_ended() {
     assert_eq!(names[..3], [".", "..", "cgroup.controllers"]);
     names.sort();
     names.dedup();
-    // (Of the root: cgroup.controllers, procs, stat and subtree_control, and memory.pressure.)
-    assert_eq!(names.len(), 2 + 5 + 40);
+    // (Of the root: cgroup.controllers, procs, stat, subtree_control and threads, and memory.pressure.)
+    assert_eq!(names.len(), 2 + 6 + 40);
 }

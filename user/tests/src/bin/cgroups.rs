@@ -8,19 +8,18 @@ extern crate alloc;
 
 use alloc::ffi::CString;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
-use quire_rt::abi::flags::{Map, Open, sig};
+use quire_rt::abi::flags::{Map, Open, madv, sig};
 use quire_rt::abi::layout::at;
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, fs, io};
+use user_tests::groups::{inside, make, number, path, read, remove, write};
 use user_tests::{Checks, PAGE, RW, child, map, mmap, munmap, poke, raw, shared_counters, start, until};
 
 quire_rt::entry!(main);
 
-const ROOT: &str = "/sys/fs/cgroup";
 const MIB: usize = 1 << 20;
 
 fn main() -> i32 {
@@ -35,6 +34,7 @@ fn main() -> i32 {
     kernel(&mut checks);
     limits(&mut checks);
     reclaim(&mut checks);
+    rows(&mut checks);
     high(&mut checks);
     kills(&mut checks);
     kills_all(&mut checks);
@@ -44,52 +44,8 @@ fn main() -> i32 {
     checks.finish()
 }
 
-fn path(group: &str, file: &str) -> CString {
-    let text = match (group, file) {
-        ("", file) => format!("{ROOT}/{file}"),
-        (group, "") => format!("{ROOT}/{group}"),
-        (group, file) => format!("{ROOT}/{group}/{file}"),
-    };
-    CString::new(text).unwrap_or_default()
-}
-
-fn make(group: &str) -> Result<(), Errno> {
-    let at = path(group, "");
-    raw(nr::MKDIRAT, [at::FDCWD as usize, at.as_ptr() as usize, 0o755]).map(drop)
-}
-
-fn remove(group: &str) -> Result<(), Errno> {
-    let at = path(group, "");
-    raw(nr::UNLINKAT, [at::FDCWD as usize, at.as_ptr() as usize, at::REMOVEDIR as usize]).map(drop)
-}
-
-fn write(group: &str, file: &str, text: &str) -> Result<(), Errno> {
-    let fd = fs::open(&path(group, file), Open::WRONLY)?;
-    let done = io::write(fd, text.as_bytes());
-    let _ = io::close(fd);
-    done.map(drop)
-}
-
-fn read(group: &str, file: &str) -> Result<String, Errno> {
-    let text = fs::File::open(&path(group, file), Open::empty())?.read_to_end()?;
-    String::from_utf8(text).map_err(|_| Errno::EIO)
-}
-
-/// The number that a file has, or that stands behind a word; of a line of pressure its total.
-fn number(group: &str, file: &str, word: &str) -> usize {
-    let text = read(group, file).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(word)).unwrap_or("");
-    let line = line.rsplit_once("total=").map_or(line, |(_, total)| total);
-    line.trim().parse().unwrap_or(usize::MAX)
-}
-
 fn current(group: &str) -> usize {
     number(group, "memory.current", "")
-}
-
-/// Runs in a group.
-fn inside(group: &str, run: impl FnOnce() -> i32) -> Result<Status, Errno> {
-    child(|| if write(group, "cgroup.procs", "0").is_err() { 101 } else { run() })
 }
 
 /// Writes to each page of new memory.
@@ -217,6 +173,9 @@ fn limits(checks: &mut Checks) {
     checks.eq(status, Ok(Status::Exited(0)), "a set of twice the limit is held, in part in swap");
     checks.ok(number("g", "memory.events", "max ") != 0, "that is counted");
     checks.eq(number("g", "memory.events", "oom_kill "), 0, "nobody was killed");
+    let [out, back, left] = ["zswpout ", "zswpin ", "pgsteal "].map(|row| number("g", "memory.stat", row));
+    // (What is looked at twice came back, all but what stayed.)
+    checks.ok(out >= back && back >= 4 * MIB / PAGE && out < usize::MAX && left >= out, "so are pages that go and come");
     checks.eq(number("g", "memory.swap.current", ""), 0, "nothing is left in swap");
     let (there, above) = (stalls(), number("", "memory.pressure", "some "));
     checks.ok(there != 0 && there <= above, "the time in which it waited for memory is told");
@@ -224,6 +183,28 @@ fn limits(checks: &mut Checks) {
     checks.eq(number("idle", "memory.pressure", "some "), 0, "others have not waited");
     checks.eq(stalls(), there, "and now nobody does");
     let _ = remove("idle");
+    let _ = remove("g");
+}
+
+/// What a group has of shared memory and in swap, and what it has given up.
+fn rows(checks: &mut Checks) {
+    let _ = make("g");
+    let row = |name: &str| number("g", "memory.stat", name);
+    let status = inside("g", || {
+        let before = [row("shmem "), row("zswapped "), row("pglazyfree "), row("pglazyfreed ")];
+        let shared = mmap(0, MIB, RW, Map::SHARED | Map::ANONYMOUS, -1, 0).unwrap_or(0);
+        again(shared, MIB);
+        let has = row("shmem ") - before[0] >= MIB && row("file ") >= MIB;
+        let lazy = fill(MIB);
+        let _ = raw(nr::MADVISE, [lazy, MIB, madv::FREE as usize]);
+        let was_given_up = row("pglazyfree ") - before[2] >= MIB / PAGE;
+        let _ = write("g", "memory.reclaim", "2M");
+        // (What is of one word goes to swap, too.)
+        let is_gone = row("pglazyfreed ") - before[3] >= MIB / PAGE / 2 && row("zswapped ") > before[1];
+        i32::from(!has) + 2 * i32::from(!was_given_up) + 4 * i32::from(!is_gone)
+    });
+    checks.eq(status, Ok(Status::Exited(0)), "memory.stat tells of shared memory, swap, and pages that are given up");
+    checks.eq(row("shmem ") + row("zswapped "), 0, "nothing of it is left");
     let _ = remove("g");
 }
 

@@ -59,6 +59,12 @@ impl Facts for Kernel {
     fn move_to(&self, key: u64, pid: u32) -> Result<(), Errno> {
         group::change(op::MOVE, key, pid.into(), 0).map(drop)
     }
+    fn kill(&self, key: u64) -> Result<(), Errno> {
+        group::change(op::KILL, key, 0, 0).map(drop)
+    }
+    fn thread_from(&self, pid: u32, tid: u32) -> Option<u32> {
+        info::thread_from(pid, tid).ok().map(|thread| thread.tid)
+    }
     fn reclaim(&self, key: u64, pages: u64) -> Result<u64, Errno> {
         group::change(op::RECLAIM, key, pages, 0)
     }
