@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod basic;
 pub mod hog;
 pub mod live;
 pub mod slab;

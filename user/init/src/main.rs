@@ -1,7 +1,7 @@
 //! The first process, and the shell that it keeps running.
 //!
 //! As process 1: starts the [services]; then, if `/etc/exec` exists, a shell runs its text and the machine switches off with the last status;
-//! else an interactive shell runs for ever, a new one whenever one ends. Process 1 itself only waits: it reaps
+//! else an interactive shell runs for ever, a new one whenever one ends, and its programs have [limits]. Process 1 itself only waits: it reaps
 //! every orphan, and nothing that a command does can end it.
 //!
 //! As any other process it is the shell: `init -c TEXT`, `init FILE`, or interactive.
@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+mod limits;
 mod services;
 mod shell;
 
@@ -21,6 +22,7 @@ use quire_rt::abi::flags::{Control, Open, reboot, setting};
 use quire_rt::process::{Changed, Status};
 use quire_rt::{Errno, args, eprintln, fs, handles, info, println, process, time};
 use quire_shell::pause::Pause;
+use limits::Limited;
 use services::Services;
 use shell::{Mode, Shell};
 
@@ -40,7 +42,7 @@ fn main() -> i32 {
     }
     let mut words = args().skip(1);
     match (words.next().map(CStr::to_bytes), words.next()) {
-        (None, _) => Shell::new(Mode::Interactive).interact(),
+        (None, _) => Shell::new(Mode::Interactive).interact(None),
         (Some(b"-c"), Some(text)) => Shell::new(Mode::Text).run_text(text.to_bytes()),
         (Some(b"-c"), None) => {
             eprintln!("sh: -c needs a text");
@@ -94,7 +96,8 @@ fn init() -> i32 {
     let mut pause = Pause::default();
     loop {
         let started = time::monotonic();
-        let status = supervise(&mut services, || Shell::new(Mode::Interactive).interact());
+        let limited = Limited::make();
+        let status = supervise(&mut services, || Shell::new(Mode::Interactive).interact(limited));
         match pause.after(time::monotonic() - started) {
             0 => println!("init: the shell ended ({status}); here is a new one"),
             seconds => {

@@ -10,7 +10,7 @@ use core::ffi::CStr;
 
 use quire_rt::abi::flags::{Open, setting};
 use quire_rt::process::{Status, exit_now};
-use quire_rt::{Errno, device, env, eprintln, handles, info, io, process, time};
+use quire_rt::{Errno, device, env, eprintln, handles, info, io, process, sched, time};
 use quire_shell::pause::Pause;
 
 /// The list.
@@ -18,6 +18,9 @@ const LIST: &CStr = c"/etc/services";
 
 /// The descriptor that a service closes when it is ready.
 const READY: i32 = 3;
+
+/// The nice value of a service.
+const FIRST: i32 = -20;
 
 /// A program that could not be executed.
 const NOT_FOUND: i32 = 127;
@@ -140,6 +143,8 @@ impl Service {
         let _ = process::setsid();
         // Others depend on it: it is ended for want of memory after all others.
         let _ = info::setting(setting::OOM_SCORE_ADJ, Some(0));
+        // And it has its turn before those who wait for it, however many run.
+        let _ = sched::set_nice(FIRST, false);
         // (By a copy: if it has that number already, exec would close it.)
         let placed = io::dup(ready).and_then(|copy| {
             let placed = io::dup3(copy, READY, 0);

@@ -1,5 +1,6 @@
-//! CPUs: which one runs this thread, and which ones may.
+//! CPUs: which one runs this thread, which ones may, and how soon.
 
+use quire_abi::layout::SchedAttr;
 use quire_abi::{Errno, nr};
 
 use crate::sys;
@@ -15,6 +16,15 @@ pub fn getcpu() -> Result<u32, Errno> {
     // SAFETY: the kernel writes one word.
     unsafe { sys::call(nr::GETCPU, [&raw mut cpu as usize, 0, 0]) }?;
     Ok(cpu)
+}
+
+/// Gives this thread a nice value. If it has that `alone`, those whom it forks begin with 0, if it is below that.
+pub fn set_nice(nice: i32, alone: bool) -> Result<(), Errno> {
+    const RESET_ON_FORK: u64 = 1;
+    let flags = if alone { RESET_ON_FORK } else { 0 };
+    let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, flags, nice, ..SchedAttr::default() };
+    // SAFETY: the kernel reads one record.
+    unsafe { sys::call(nr::SCHED_SETATTR, [0, &raw const attr as usize, 0]) }.map(drop)
 }
 
 /// Keeps a thread (0: this one) on the CPUs of a set, bit n being CPU n.

@@ -8,7 +8,7 @@ use quire_rt::abi::flags::Open;
 use quire_rt::abi::layout::at;
 use quire_rt::abi::nr;
 use quire_rt::process::Status;
-use quire_rt::{Errno, fs, io};
+use quire_rt::{Errno, fs, io, time};
 
 use crate::{child, raw};
 
@@ -63,3 +63,12 @@ pub fn inside(group: &str, run: impl FnOnce() -> i32) -> Result<Status, Errno> {
     child(|| if write(group, "cgroup.procs", "0").is_err() { 101 } else { run() })
 }
 
+
+/// Groups that were removed while something was charged to them are forgotten, now that nothing is: the last stacks of threads go after their ends were
+/// told. (The kernel looks when a group is removed.)
+pub fn settle() {
+    for _ in 0..2 {
+        time::sleep_ms(20);
+        let _ = make("settled").and_then(|()| remove("settled"));
+    }
+}

@@ -1,8 +1,9 @@
-//! Builtins: commands that the shell runs itself because they affect its own process.
+//! Builtins: commands that the shell runs itself because they affect its own process, or so that they work when no other can be made.
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 
+use quire_bin::basic;
 use quire_rt::{eprintln, fs, io, println};
 use quire_shell::help;
 
@@ -13,24 +14,30 @@ use super::{Shell, Variable};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Builtin {
     Cd,
+    Echo,
     Exec,
     Exit,
     Export,
     Help,
+    Kill,
     Nothing,
+    Ps,
     Pwd,
     Unset,
     Wait,
 }
 
 /// Their names, in order.
-pub const NAMES: [(&str, Builtin); 9] = [
+pub const NAMES: [(&str, Builtin); 12] = [
     (":", Builtin::Nothing),
     ("cd", Builtin::Cd),
+    ("echo", Builtin::Echo),
     ("exec", Builtin::Exec),
     ("exit", Builtin::Exit),
     ("export", Builtin::Export),
     ("help", Builtin::Help),
+    ("kill", Builtin::Kill),
+    ("ps", Builtin::Ps),
     ("pwd", Builtin::Pwd),
     ("unset", Builtin::Unset),
     ("wait", Builtin::Wait),
@@ -60,7 +67,10 @@ impl Shell {
             Builtin::Cd => self.cd(operands),
             Builtin::Exit => self.leave(operands),
             Builtin::Export => self.export(operands),
+            Builtin::Echo => basic::echo(&words(operands)),
             Builtin::Help => show_help(operands),
+            Builtin::Kill => basic::kill(&words(operands)),
+            Builtin::Ps => basic::ps(&words(operands)),
             Builtin::Pwd => pwd(),
             Builtin::Unset => {
                 operands.iter().for_each(|name| drop(self.variables.remove(name)));
@@ -158,6 +168,10 @@ impl Shell {
         }
         status
     }
+}
+
+fn words(operands: &[Vec<u8>]) -> Vec<&[u8]> {
+    operands.iter().map(|word| &word[..]).collect()
 }
 
 fn show_help(operands: &[Vec<u8>]) -> i32 {

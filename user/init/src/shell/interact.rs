@@ -16,6 +16,7 @@ use quire_shell::parse::parse;
 use quire_shell::token::Error;
 
 use super::builtin;
+use crate::limits::Limited;
 use super::launch::show;
 use super::{Mode, Shell};
 
@@ -91,7 +92,10 @@ impl Terminal {
 
 impl Shell {
     /// Reads commands from the terminal until it ends, and returns the shell's status.
-    pub fn interact(&mut self) -> i32 {
+    /// What it starts goes to a control group.
+    pub fn interact(&mut self, limited: Option<Limited>) -> i32 {
+        limited.inspect(|limited| limited.precede());
+        self.limited = limited;
         let Some(terminal) = Terminal::open() else { return self.run_input() };
         if process::setsid().is_ok() {
             let _ = tty::make_controlling(0);

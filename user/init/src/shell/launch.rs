@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use quire_rt::abi::flags::Open;
 use quire_rt::abi::{layout::mode, nr};
-use quire_rt::{Errno, eprintln, fs, handles, io, process, sys};
+use quire_rt::{Errno, eprintln, fs, handles, io, process, sched, sys};
 use quire_shell::token::Direction;
 
 use super::builtin::Builtin;
@@ -132,6 +132,10 @@ impl Shell {
         match &launch.arguments[1..] {
             [] => 0,
             arguments => {
+                if let Some(limited) = self.limited.take() {
+                    limited.enter();
+                    let _ = sched::set_nice(0, false);
+                }
                 let status = self.exec(arguments, &launch.assignments);
                 self.exit = Some(status);
                 status

@@ -18,6 +18,8 @@ use quire_shell::expand::Context;
 use quire_shell::glob::Directories;
 use quire_shell::parse;
 
+use crate::limits::Limited;
+
 /// The search path if `PATH` is not set.
 const PATH: &[u8] = b"/bin:/tests";
 
@@ -40,6 +42,8 @@ pub struct Shell {
     mode: Mode,
     variables: BTreeMap<Vec<u8>, Variable>,
     children: Children,
+    /// Where its programs are.
+    limited: Option<Limited>,
     /// `$?`
     status: i32,
     /// `$!`
@@ -62,7 +66,8 @@ impl Shell {
         }
         let path = Variable { value: PATH.to_vec(), exported: true };
         variables.entry(b"PATH".to_vec()).or_insert(path);
-        Shell { mode, variables, children: Children::default(), status: 0, last_background: None, exit: None }
+        let children = Children::default();
+        Shell { mode, variables, children, limited: None, status: 0, last_background: None, exit: None }
     }
 
     /// Runs commands and returns the last one's status, which is also the shell's.

@@ -223,6 +223,10 @@ impl Shell {
     /// What a new child does first: its group, the terminal, and signals as they were before the shell.
     fn become_child(&mut self, leader: i32, foreground: bool) {
         let _ = info::setting(setting::OOM_SCORE_ADJ, Some(1000));
+        // (What it starts is there, too.)
+        if let Some(limited) = self.limited.take() {
+            limited.enter();
+        }
         if self.mode == Mode::Interactive {
             let _ = process::setpgid(0, leader);
             if foreground && leader == 0 {

@@ -15,7 +15,7 @@ use quire_rt::abi::layout::at;
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, fs, io};
-use user_tests::groups::{inside, make, number, path, read, remove, write};
+use user_tests::groups::{inside, make, number, path, read, remove, settle, write};
 use user_tests::{Checks, PAGE, RW, child, map, mmap, munmap, poke, raw, shared_counters, start, until};
 
 quire_rt::entry!(main);
@@ -41,6 +41,7 @@ fn main() -> i32 {
     crowd(&mut checks);
     nested(&mut checks);
     left_behind(&mut checks);
+    settle();
     checks.finish()
 }
 

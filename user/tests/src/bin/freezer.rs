@@ -15,7 +15,7 @@ use quire_rt::process::{self, Status, kill, wait4, waitpid};
 use quire_rt::signal::{Info, handle};
 use quire_rt::thread::spawn;
 use quire_rt::{Errno, fs, io, time};
-use user_tests::groups::{inside, make, number, path, read, remove, write};
+use user_tests::groups::{inside, make, number, path, read, remove, settle, write};
 use user_tests::ready::{look, ppoll};
 use user_tests::{Checks, raw, shared_counters, start, until};
 
@@ -45,6 +45,7 @@ fn main() -> i32 {
     vforks(&mut checks, counts);
     kills_all(&mut checks, counts);
     watches(&mut checks);
+    settle();
     checks.finish()
 }
 

@@ -6,6 +6,7 @@
 extern crate alloc;
 
 use alloc::format;
+use core::ffi::CStr;
 use core::sync::atomic::Ordering::SeqCst;
 
 use quire_rt::abi::flags::sig;
@@ -14,7 +15,7 @@ use quire_rt::abi::nr;
 use quire_rt::process::{self, Status, kill, waitpid};
 use quire_rt::thread::spawn;
 use quire_rt::{Errno, args, fs, time};
-use user_tests::groups::{inside, make, number, path, read, remove, write};
+use user_tests::groups::{inside, make, number, path, read, remove, settle, write};
 use user_tests::{Checks, child, raw, shared_counters, start, until};
 
 quire_rt::entry!(main);
@@ -23,8 +24,14 @@ quire_rt::entry!(main);
 const USER: usize = 4711;
 
 fn main() -> i32 {
-    if args().nth(1).is_some() {
-        return 7;
+    match args().nth(1).map(CStr::to_bytes) {
+        None => {}
+        // `tasks bomb [USER]`: nothing but that.
+        Some(b"bomb") => {
+            let user = args().nth(2).and_then(|user| user.to_str().ok()?.parse().ok());
+            bomb(user.unwrap_or(0))
+        }
+        Some(_) => return 7,
     }
     let mut checks = Checks::new();
     of_users(&mut checks);
@@ -38,6 +45,7 @@ fn main() -> i32 {
     zombies(&mut checks);
     moves(&mut checks);
     bombs(&mut checks);
+    settle();
     checks.finish()
 }
 

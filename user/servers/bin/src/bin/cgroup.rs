@@ -1,23 +1,35 @@
 //! cgroup: serves the kernel's control groups, as Linux's cgroup2, at the path that it is started with.
+//!
+//! What takes as long as a group has pages or processes is done while another thread serves those who ask next: a thread that begins with it starts
+//! one, if none is left, up to [`MOST`] in all. A thread that was started stays.
 
 #![no_std]
 #![no_main]
 
+use core::sync::atomic::{AtomicU32, Ordering::*};
+
 use quire_cgroupfs::facts::Facts;
 use quire_cgroupfs::serve::serve;
-use quire_rt::abi::group::{GroupInfo, op};
+use quire_rt::abi::group::{GroupInfo, op, set};
 use quire_rt::abi::pressure::Pressure;
 use quire_rt::ipc::{self, Receiver};
-use quire_rt::{Errno, args, eprintln, fs, group, info, time};
+use quire_rt::{Errno, args, eprintln, fs, group, info, thread, time};
 
 quire_rt::entry!(main);
 
 /// The time of day.
 const REALTIME: i32 = 0;
 
+/// Threads that serve, at most.
+const MOST: u32 = 8;
+
+/// Threads that there are, and those of them that do nothing that takes long.
+static ALL: AtomicU32 = AtomicU32::new(1);
+static FREE: AtomicU32 = AtomicU32::new(1);
+
 fn main() -> i32 {
     match start() {
-        Ok(receiver) => quire_servers::serve("cgroup", receiver, |_, request, room| serve(&Kernel, request, room)),
+        Ok(receiver) => run(receiver),
         Err(error) => {
             eprintln!("cgroup: {error}");
             1
@@ -34,8 +46,38 @@ fn start() -> Result<Receiver, Errno> {
     Ok(receiver)
 }
 
-/// The kernel this runs on.
-struct Kernel;
+fn run(receiver: Receiver) -> i32 {
+    quire_servers::serve("cgroup", receiver, |_, request, room| serve(&Kernel(receiver), request, room))
+}
+
+/// The kernel this runs on, and where requests come from.
+struct Kernel(Receiver);
+
+impl Kernel {
+    /// Does what may take long, while others are served.
+    fn at_length<T>(&self, work: impl FnOnce() -> T) -> T {
+        if FREE.fetch_sub(1, AcqRel) == 1 {
+            self.start_another();
+        }
+        let done = work();
+        FREE.fetch_add(1, AcqRel);
+        done
+    }
+
+    fn start_another(&self) {
+        let receiver = self.0;
+        let may = |all: u32| (all < MOST).then_some(all + 1);
+        if ALL.fetch_update(AcqRel, Acquire, may).is_err() {
+            return;
+        }
+        FREE.fetch_add(1, AcqRel);
+        // (Without memory for one, whoever asks waits.)
+        if thread::spawn(move || _ = run(receiver)).is_err() {
+            FREE.fetch_sub(1, AcqRel);
+            ALL.fetch_sub(1, AcqRel);
+        }
+    }
+}
 
 impl Facts for Kernel {
     fn group_from(&self, number: u32) -> Option<GroupInfo> {
@@ -54,19 +96,21 @@ impl Facts for Kernel {
         group::change(op::REMOVE, key, 0, 0).map(drop)
     }
     fn set(&self, key: u64, what: usize, value: u64) -> Result<(), Errno> {
-        group::change(op::SET, key, what as u64, value).map(drop)
+        let set = || group::change(op::SET, key, what as u64, value).map(drop);
+        // (A limit below what there is takes pages out of memory; all processes are told that they freeze.)
+        if matches!(what, set::MAX | set::HIGH | set::FREEZES) { self.at_length(set) } else { set() }
     }
     fn move_to(&self, key: u64, pid: u32) -> Result<(), Errno> {
         group::change(op::MOVE, key, pid.into(), 0).map(drop)
     }
     fn kill(&self, key: u64) -> Result<(), Errno> {
-        group::change(op::KILL, key, 0, 0).map(drop)
+        self.at_length(|| group::change(op::KILL, key, 0, 0).map(drop))
     }
     fn thread_from(&self, pid: u32, tid: u32) -> Option<u32> {
         info::thread_from(pid, tid).ok().map(|thread| thread.tid)
     }
     fn reclaim(&self, key: u64, pages: u64) -> Result<u64, Errno> {
-        group::change(op::RECLAIM, key, pages, 0)
+        self.at_length(|| group::change(op::RECLAIM, key, pages, 0))
     }
     fn process_from(&self, pid: u32) -> Option<(u32, u64)> {
         info::process_from(pid).ok().map(|process| (process.pid, process.control_group))
