@@ -45,9 +45,16 @@ mod state {
 /// What is waited for.
 #[derive(Clone, Copy)]
 enum Watch {
-    Pressure { group: Key, is_full: bool, window: Window },
+    Pressure {
+        group: Key,
+        is_full: bool,
+        window: Window,
+    },
     /// How often the group's state had changed before it was read.
-    State { group: Key, changes: u64 },
+    State {
+        group: Key,
+        changes: u64,
+    },
 }
 
 /// See the module.

@@ -18,11 +18,11 @@ mod shell;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
+use limits::Limited;
 use quire_rt::abi::flags::{Control, Open, reboot, setting};
 use quire_rt::process::{Changed, Status};
 use quire_rt::{Errno, args, eprintln, fs, handles, info, println, process, time};
 use quire_shell::pause::Pause;
-use limits::Limited;
 use services::Services;
 use shell::{Mode, Shell};
 

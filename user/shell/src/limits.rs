@@ -46,7 +46,9 @@ fn limit(name: &[u8], first: Option<&[u8]>, second: Option<&[u8]>, machine: Mach
         b"memory.high" => (What::MemoryHigh, machine.memory),
         _ => return None,
     };
-    let Some(percent) = first?.strip_suffix(b"%") else { return bytes(first?).filter(|_| second.is_none()).map(|limit| (what, limit)) };
+    let Some(percent) = first?.strip_suffix(b"%") else {
+        return bytes(first?).filter(|_| second.is_none()).map(|limit| (what, limit));
+    };
     let percent = bytes(percent).filter(|percent| *percent <= 100)?;
     let part = (u128::from(whole) * u128::from(percent) / 100) as u64;
     let one_for = match second {
@@ -83,13 +85,27 @@ mod tests {
         let large = Machine { memory: 8 << 30, ..MACHINE };
         assert_eq!(parse(b"pids.max 94% 96K", large).unwrap(), [(What::Tasks, 30_801)]);
         assert_eq!(parse(b"pids.max 100", MACHINE).unwrap(), [(What::Tasks, 100)]);
-        assert_eq!(parse(b"memory.max 100%", Machine { memory: u64::MAX, ..MACHINE }).unwrap(), [(What::Memory, u64::MAX)]);
+        assert_eq!(
+            parse(b"memory.max 100%", Machine { memory: u64::MAX, ..MACHINE }).unwrap(),
+            [(What::Memory, u64::MAX)]
+        );
         assert_eq!(parse(b"", MACHINE).unwrap(), []);
     }
 
     #[test]
     fn what_makes_no_sense_is_said() {
-        for line in ["pids.max", "pids.max x", "pids.max 101%", "pids.max 94% 0", "pids.max 94% 96K 1", "pids.max 5 96K", "cpu.max 5", "memory.max +5", "memory.max 99999999999G", "memory.max %"] {
+        for line in [
+            "pids.max",
+            "pids.max x",
+            "pids.max 101%",
+            "pids.max 94% 0",
+            "pids.max 94% 96K 1",
+            "pids.max 5 96K",
+            "cpu.max 5",
+            "memory.max +5",
+            "memory.max 99999999999G",
+            "memory.max %",
+        ] {
             let text = format!("memory.max 50%\n  {line} # why\n");
             assert_eq!(parse(text.as_bytes(), MACHINE), Err(line.as_bytes().to_vec()), "{line}");
         }

@@ -217,7 +217,10 @@ fn a_task_more_than_a_group_above_may_have_is_refused() {
     a.set_limit(Limit::Tasks, 2);
     assert!(groups.charge_task(in_b) && groups.charge_task(in_a) && !groups.charge_task(in_b) && groups.charge_task(0));
     // (The event is that of the group at its limit, and of those above it.)
-    assert_eq!((a.tasks(), b.tasks(), a.events(Event::TasksMax), b.events(Event::TasksMax)), ((2, 2), (1, 1), (1, 1), (0, 0)));
+    assert_eq!(
+        (a.tasks(), b.tasks(), a.events(Event::TasksMax), b.events(Event::TasksMax)),
+        ((2, 2), (1, 1), (1, 1), (0, 0))
+    );
     b.set_limit(Limit::Tasks, 0);
     groups.uncharge_tasks(in_a, 1);
     assert!(!groups.charge_task(in_b));
@@ -402,7 +405,10 @@ fn a_group_below_one_that_freezes_is_frozen_from_the_first() {
     assert_eq!((a.is_frozen(), a.changes(), b.is_frozen(), b.changes()), (true, 1, true, 0));
     let killing = Killing::new(a.clone());
     groups.enter(b.key()).unwrap();
-    assert_eq!((b.is_frozen(), b.changes(), groups.is_killed(b.key().id()), groups.is_killed(0)), (false, 1, true, false));
+    assert_eq!(
+        (b.is_frozen(), b.changes(), groups.is_killed(b.key().id()), groups.is_killed(0)),
+        (false, 1, true, false)
+    );
     drop(killing);
     assert!(!groups.is_killed(b.key().id()));
     groups.leave(b.key().id());

@@ -16,9 +16,9 @@ use quire_shell::parse::parse;
 use quire_shell::token::Error;
 
 use super::builtin;
-use crate::limits::Limited;
 use super::launch::show;
 use super::{Mode, Shell};
+use crate::limits::Limited;
 
 /// Signals from the terminal that the interactive shell itself ignores.
 pub const IGNORED: [u32; 5] = [sig::INT, sig::QUIT, sig::TSTP, sig::TTIN, sig::TTOU];

@@ -156,7 +156,9 @@ fn set_subtree_control(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Res
     // What is not distributed any more is not limited either.
     let children = facts.groups(1).filter(|child| off != 0 && child.parent == group.key);
     for child in children {
-        for (what, no_limit) in NO_LIMITS.iter().filter(|(bit, ..)| off & bit != 0).map(|(_, what, none)| (*what, *none)) {
+        for (what, no_limit) in
+            NO_LIMITS.iter().filter(|(bit, ..)| off & bit != 0).map(|(_, what, none)| (*what, *none))
+        {
             facts.set(child.key, what, no_limit)?;
         }
     }

@@ -36,7 +36,8 @@ impl Facts for Machine {
         let processes = self.processes.borrow();
         first.members = processes.iter().filter(|(_, key)| *key == first.key).count() as u32;
         first.is_populated = processes.iter().any(|(_, key)| within(*key, first.key)).into();
-        first.descendants = groups.iter().filter(|group| group.key != first.key && within(group.key, first.key)).count() as u64;
+        first.descendants =
+            groups.iter().filter(|group| group.key != first.key && within(group.key, first.key)).count() as u64;
         first.is_frozen = first.freezes;
         Some(first)
     }
@@ -336,7 +337,10 @@ fn groups_are_frozen_and_killed() {
     machine.write("a/cgroup.kill", "1\n").unwrap();
     assert_eq!(machine.killed.borrow()[..], [key]);
     let mode = |path: &str| machine.ask(0, op::LOOKUP, 0, path, 0, "").words[node::MODE] as u32;
-    assert_eq!((mode("a/cgroup.events"), mode("a/cgroup.kill")), (mode::REG | 0o444 | node::TRIGGER, mode::REG | 0o200));
+    assert_eq!(
+        (mode("a/cgroup.events"), mode("a/cgroup.kill")),
+        (mode::REG | 0o444 | node::TRIGGER, mode::REG | 0o200)
+    );
     for file in ["cgroup.freeze", "cgroup.kill", "cgroup.events"] {
         assert_eq!(machine.node(file), Err(Errno::ENOENT), "the root is neither");
     }

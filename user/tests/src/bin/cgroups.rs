@@ -176,7 +176,8 @@ fn limits(checks: &mut Checks) {
     checks.eq(number("g", "memory.events", "oom_kill "), 0, "nobody was killed");
     let [out, back, left] = ["zswpout ", "zswpin ", "pgsteal "].map(|row| number("g", "memory.stat", row));
     // (What is looked at twice came back, all but what stayed.)
-    checks.ok(out >= back && back >= 4 * MIB / PAGE && out < usize::MAX && left >= out, "so are pages that go and come");
+    checks
+        .ok(out >= back && back >= 4 * MIB / PAGE && out < usize::MAX && left >= out, "so are pages that go and come");
     checks.eq(number("g", "memory.swap.current", ""), 0, "nothing is left in swap");
     let (there, above) = (stalls(), number("", "memory.pressure", "some "));
     checks.ok(there != 0 && there <= above, "the time in which it waited for memory is told");

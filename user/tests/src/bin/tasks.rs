@@ -94,7 +94,11 @@ fn limits(checks: &mut Checks) {
         again.iter().for_each(|pid| end(*pid));
         i32::from(!is_full) + 2 * i32::from(!has) + 4 * i32::from(again.is_err())
     });
-    checks.eq(status, Ok(Status::Exited(0)), "a fork beyond the limit of a group above fails, and one within works again");
+    checks.eq(
+        status,
+        Ok(Status::Exited(0)),
+        "a fork beyond the limit of a group above fails, and one within works again",
+    );
     checks.eq(counts[0].load(SeqCst), 1, "that is counted");
     let events = ["pids.events", "pids.events.local"].map(|file| number("t", file, "max "));
     checks.eq(events, [1, 1], "by the group that is at its limit");
