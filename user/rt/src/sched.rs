@@ -27,6 +27,12 @@ pub fn set_nice(nice: i32, alone: bool) -> Result<(), Errno> {
     unsafe { sys::call(nr::SCHED_SETATTR, [0, &raw const attr as usize, 0]) }.map(drop)
 }
 
+/// The nice value of this thread.
+pub fn nice() -> i32 {
+    // (The call answers 20 less it, so that it is not negative.)
+    sys::plain!(nr::GETPRIORITY, 0, 0).map_or(0, |found| 20 - found as i32)
+}
+
 /// Keeps a thread (0: this one) on the CPUs of a set, bit n being CPU n.
 pub fn set_affinity(tid: i32, cpus: u64) -> Result<(), Errno> {
     // SAFETY: the kernel reads one word.

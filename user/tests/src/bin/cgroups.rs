@@ -35,6 +35,7 @@ fn main() -> i32 {
     limits(&mut checks);
     reclaim(&mut checks);
     rows(&mut checks);
+    beside(&mut checks);
     high(&mut checks);
     kills(&mut checks);
     kills_all(&mut checks);
@@ -223,6 +224,38 @@ fn reclaim(checks: &mut Checks) {
         2 * (went < 2 * MIB - 16 * PAGE) as i32 + 4 * !is_whole(at, 4 * MIB) as i32
     });
     checks.eq(status, Ok(Status::Exited(0)), "memory.reclaim takes what is asked for");
+    let _ = remove("g");
+}
+
+/// While much is taken out of memory, others are served.
+fn beside(checks: &mut Checks) {
+    use core::sync::atomic::Ordering::SeqCst;
+    let _ = make("g");
+    let counts = shared_counters();
+    let holder = start(|| {
+        let _ = write("g", "cgroup.procs", "0");
+        let at = fill(12 * MIB);
+        counts[0].store(1, SeqCst);
+        until(|| counts[2].load(SeqCst) != 0);
+        i32::from(!is_whole(at, 12 * MIB))
+    });
+    checks.ok(until(|| counts[0].load(SeqCst) != 0), "a group has 12 MiB");
+    let reclaims = start(|| {
+        counts[1].store(1, SeqCst);
+        let done = write("g", "memory.reclaim", "10M");
+        counts[1].store(2, SeqCst);
+        i32::from(done.is_err())
+    });
+    let mut served = 0;
+    while reclaims.is_ok() && counts[1].load(SeqCst) != 2 {
+        let before = current("g");
+        served += usize::from(counts[1].load(SeqCst) == 1 && before < usize::MAX);
+    }
+    checks.eq(reclaims.and_then(process::waitpid), Ok(Status::Exited(0)), "10 of them are taken out");
+    checks.ok(served >= 3, "meanwhile others read its files");
+    counts[2].store(1, SeqCst);
+    checks.eq(holder.and_then(process::waitpid), Ok(Status::Exited(0)), "nothing is lost");
+    let _ = munmap(counts.as_ptr().addr(), PAGE);
     let _ = remove("g");
 }
 

@@ -13,7 +13,7 @@ use quire_cgroupfs::serve::serve;
 use quire_rt::abi::group::{GroupInfo, op, set};
 use quire_rt::abi::pressure::Pressure;
 use quire_rt::ipc::{self, Receiver};
-use quire_rt::{Errno, args, eprintln, fs, group, info, thread, time};
+use quire_rt::{Errno, args, eprintln, fs, group, info, sched, thread, time};
 
 quire_rt::entry!(main);
 
@@ -64,6 +64,17 @@ impl Kernel {
         done
     }
 
+    /// The same, as one of many: it takes time from programs.
+    fn modestly<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.at_length(|| {
+            let own = sched::nice();
+            let _ = sched::set_nice(own.max(0), false);
+            let done = work();
+            let _ = sched::set_nice(own, false);
+            done
+        })
+    }
+
     fn start_another(&self) {
         let receiver = self.0;
         let may = |all: u32| (all < MOST).then_some(all + 1);
@@ -98,7 +109,11 @@ impl Facts for Kernel {
     fn set(&self, key: u64, what: usize, value: u64) -> Result<(), Errno> {
         let set = || group::change(op::SET, key, what as u64, value).map(drop);
         // (A limit below what there is takes pages out of memory; all processes are told that they freeze.)
-        if matches!(what, set::MAX | set::HIGH | set::FREEZES) { self.at_length(set) } else { set() }
+        match what {
+            set::MAX | set::HIGH => self.modestly(set),
+            set::FREEZES => self.at_length(set),
+            _ => set(),
+        }
     }
     fn move_to(&self, key: u64, pid: u32) -> Result<(), Errno> {
         group::change(op::MOVE, key, pid.into(), 0).map(drop)
@@ -110,7 +125,7 @@ impl Facts for Kernel {
         info::thread_from(pid, tid).ok().map(|thread| thread.tid)
     }
     fn reclaim(&self, key: u64, pages: u64) -> Result<u64, Errno> {
-        self.at_length(|| group::change(op::RECLAIM, key, pages, 0))
+        self.modestly(|| group::change(op::RECLAIM, key, pages, 0))
     }
     fn process_from(&self, pid: u32) -> Option<(u32, u64)> {
         info::process_from(pid).ok().map(|process| (process.pid, process.control_group))
