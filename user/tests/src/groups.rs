@@ -66,7 +66,7 @@ pub fn inside(group: &str, run: impl FnOnce() -> i32) -> Result<Status, Errno> {
 /// Groups that were removed while something was charged to them are forgotten, now that nothing is: the last stacks of threads go after their ends were
 /// told. (The kernel looks when a group is removed.)
 pub fn settle() {
-    for _ in 0..2 {
+    for _ in 0..10 {
         time::sleep_ms(20);
         let _ = make("settled").and_then(|()| remove("settled"));
     }
