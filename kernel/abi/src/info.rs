@@ -63,6 +63,11 @@ pub mod kind {
     pub const LISTS: usize = 20;
     /// [`SwapInfo`](crate::statistics::SwapInfo), one record.
     pub const SWAP: usize = 21;
+    /// [`BlockUse`](crate::statistics::BlockUse): what the frames of page blocks are used for, from the block with the number of the index on, of the
+    /// zone whose [`ZONE`] record has the index in the fifth argument. ENOENT past its last one.
+    pub const BLOCK_USE: usize = 22;
+    /// [`BlockFrames`](crate::statistics::BlockFrames): every frame of the page block with the number of the index. ENOENT if there is no memory.
+    pub const BLOCK_FRAMES: usize = 23;
 }
 
 /// Orders 0 to 10 of the buddy allocator.

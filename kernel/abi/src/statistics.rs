@@ -57,6 +57,82 @@ impl Default for PageBlocks {
     }
 }
 
+/// What a frame is used for. A place in [`BlockUse::counts`], and the low bits of a word of [`BlockFrames`].
+#[allow(missing_docs)]
+pub mod frame_use {
+    /// In no block: a hole, or reserved at boot.
+    pub const RESERVED: usize = 0;
+    pub const FREE: usize = 1;
+    /// On a per-CPU list.
+    pub const PER_CPU: usize = 2;
+    pub const SLAB: usize = 3;
+    /// The kernel's in another way.
+    pub const KERNEL: usize = 4;
+    /// A translation table.
+    pub const TABLE: usize = 5;
+    /// Anonymous memory of programs.
+    pub const ANON: usize = 6;
+    /// A page of a memory object: of a file, or of shared memory.
+    pub const OBJECT: usize = 7;
+
+    /// How many there are.
+    pub const COUNT: usize = 8;
+}
+
+/// What the frames of page blocks are used for. Blocks change while they are looked at: the counts of each are of about one moment.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct BlockUse {
+    /// The number of the first one.
+    pub first: u64,
+    /// How many of `counts` there are: at least 1.
+    pub count: u32,
+    /// 0.
+    pub pad: u32,
+    /// The frames of each, by [`frame_use`]; all 0 for one that is not the zone's.
+    pub counts: [[u16; frame_use::COUNT]; BlockUse::ROOM],
+}
+
+impl BlockUse {
+    /// The most page blocks in a record.
+    pub const ROOM: usize = 32;
+}
+
+impl Default for BlockUse {
+    fn default() -> Self {
+        Self { first: 0, count: 0, pad: 0, counts: [[0; frame_use::COUNT]; Self::ROOM] }
+    }
+}
+
+/// Every frame of a page block.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct BlockFrames {
+    /// The number of the page block.
+    pub number: u64,
+    /// What is known of each frame: see the constants.
+    pub frames: [u32; BLOCK_PAGES as usize],
+}
+
+impl BlockFrames {
+    /// The bits with the use ([`frame_use`]).
+    pub const USE: u32 = 0xf;
+    /// The shift of the order (4 bits) of the block of frames that it lies in.
+    pub const ORDER_SHIFT: u32 = 4;
+    /// It is the first frame of that block.
+    pub const FIRST: u32 = 1 << 8;
+    /// The shift of the flags (8 bits): [`frame_flag`](crate::translation::frame_flag).
+    pub const FLAGS_SHIFT: u32 = 9;
+    /// The shift of the number of references, 255 for that many or more.
+    pub const REFERENCES_SHIFT: u32 = 24;
+}
+
+impl Default for BlockFrames {
+    fn default() -> Self {
+        Self { number: 0, frames: [0; BLOCK_PAGES as usize] }
+    }
+}
+
 /// One slab cache. The last record is not a cache: it sums up allocations of whole pages and the per-CPU arrays of free
 /// objects.
 #[derive(Clone, Copy, Debug, Default)]
@@ -300,6 +376,8 @@ macro_rules! pod {
 pod! {
     PageTypeInfo = 4 + 4 + 8 + 16 + 8 + 8 * ORDERS;
     PageBlocks = 8 + 4 + 4 + 2 * PageBlocks::ROOM;
+    BlockUse = 8 + 4 + 4 + 2 * frame_use::COUNT * BlockUse::ROOM;
+    BlockFrames = 8 + 4 * BLOCK_PAGES as usize;
     SlabCacheInfo = 32 + 4 + 4 + 4 * 8;
     VmallocInfo = 4 * 8 + 4 + 4 + 64;
     Counter = 24 + 8;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use quire_mm::memblock::RegionKind;
+use quire_mm::buddy::PAGEBLOCK_PAGES;
+use quire_mm::page::PageState;
 use quire_mm::page_alloc::{Gfp, MovableSplit, PageBlock, mem_map_ranges};
 use quire_mm::sim::{Sim, SimConfig};
 use quire_mm::zone::ZoneKind;
@@ -128,6 +130,36 @@ impl Model {
     fn check(&self) {
         assert_eq!(self.sim.pages().total_free(), self.free);
         assert_eq!(self.sim.pages().validate(), Ok(()));
+        self.check_views();
+    }
+
+    /// Looked at by page blocks, each owned frame is its owner's, and the others are free or nobody's.
+    fn check_views(&self) {
+        let (mut free, mut owned) = (0, 0);
+        for zone in self.sim.pages().zones() {
+            for number in zone.block_numbers().filter(|number| zone.block(*number).is_some()) {
+                let mut next = 0;
+                let exists = self.sim.pages().look_at_block(number, |run| {
+                    assert_eq!(run.at, next, "each frame once");
+                    next += run.len;
+                    let pfn = number * PAGEBLOCK_PAGES + run.at;
+                    let owner = self.owned.range(..=pfn).next_back();
+                    let owner = owner.filter(|(start, (block, _))| pfn < *start + (1 << block.order()));
+                    assert_eq!(run.state.is_allocated(), owner.is_some());
+                    match owner {
+                        Some((start, (block, _))) => {
+                            assert_eq!((run.order, run.is_first), (block.order(), pfn == *start));
+                            owned += run.len;
+                        }
+                        None if run.state != PageState::Absent => free += run.len,
+                        None => assert_eq!(run.len, 1),
+                    }
+                });
+                assert!(exists && next == PAGEBLOCK_PAGES);
+            }
+        }
+        assert_eq!(free, self.free);
+        assert_eq!(owned, self.owned.values().map(|(block, _)| 1 << block.order()).sum::<usize>());
     }
 }
 
@@ -187,7 +219,10 @@ fn every_frame_that_nobody_reserved_is_handed_out() {
 /// Records exist for the blocks of 4 MiB that memory lies in, and for nothing between.
 #[test]
 fn holes_have_no_records() {
-    let memory = machine().memblock().clone();
+    let sim = machine();
+    assert!(!sim.pages().look_at_block(0, |_| panic!("there is no memory")));
+    assert!(!sim.pages().look_at_block(usize::MAX, |_| panic!("there is no memory")));
+    let memory = sim.memblock().clone();
     let recorded: Vec<_> = mem_map_ranges(&memory).collect();
     let mib = |range: &std::ops::Range<Pfn>| (range.start.0 / 256, range.end.0.div_ceil(256));
     let wanted = [(1008, 1036), (1072, 1088), (4088, 4112), (4160, 4184)];

@@ -54,6 +54,8 @@ pub fn info(a: Args) -> Answer {
         kind::PAGE_BLOCKS => answer(a, statistics::page_blocks(a.word(4), index)),
         kind::LISTS => answer(a, statistics::lists(a.word(4), index)),
         kind::SWAP => answer(a, (index == 0).then(statistics::swap)),
+        kind::BLOCK_USE => answer(a, statistics::block_use(a.word(4), index)?),
+        kind::BLOCK_FRAMES => answer(a, statistics::block_frames(index)),
         kind::TRANSLATION => answer(a, Some(translation(a)?)),
         _ => Err(Errno::EINVAL),
     }

@@ -5,20 +5,25 @@
 
 use core::fmt::Write;
 
+use quire_abi::Errno;
 use quire_abi::statistics::{
-    BLOCK_PAGES, CmaInfo, Counter, GENERATIONS, ListsInfo, PageBlocks, PageTypeInfo, SlabCacheInfo, SwapInfo,
-    VmallocInfo, area,
+    BLOCK_PAGES, BlockFrames, BlockUse, CmaInfo, Counter, GENERATIONS, ListsInfo, PageBlocks, PageTypeInfo,
+    SlabCacheInfo, SwapInfo, VmallocInfo, area, frame_use,
 };
 use quire_mm::addr::VirtAddr;
 use quire_mm::buddy::{MigrateType, PAGEBLOCK_PAGES};
 use quire_mm::cgroup::Key;
 use quire_mm::cma::MAX_AREAS;
 use quire_mm::event::Event;
+use quire_mm::page::PageState;
 use quire_mm::reclaim;
 use quire_mm::vmalloc::AreaKind;
 
+use super::translation::frame_flags;
 use crate::arch::speculation;
 use crate::task::percpu;
+use crate::task::point::resched_point;
+use crate::task::wait::Sleep;
 use crate::vm::heap::SLAB;
 use crate::vm::percpu::AREAS;
 use crate::vm::vmalloc::VMALLOC;
@@ -56,6 +61,59 @@ pub fn page_blocks(zone: usize, from: usize) -> Option<PageBlocks> {
         }
     }
     Some(record)
+}
+
+/// Page blocks that are looked at between two points: a frame takes some ten instructions.
+const BLOCKS: usize = 8;
+
+/// What the frames of page blocks of a zone are used for, from the number `from` on.
+pub fn block_use(zone: usize, from: usize) -> Result<Option<BlockUse>, Errno> {
+    let Some(zone) = PAGES.zones().nth(zone) else { return Ok(None) };
+    let numbers = zone.block_numbers();
+    let numbers = numbers.start.max(from)..numbers.end;
+    if numbers.is_empty() {
+        return Ok(None);
+    }
+    let count = numbers.len().min(BlockUse::ROOM);
+    let mut record = BlockUse { first: numbers.start as u64, count: count as u32, ..BlockUse::default() };
+    for (at, (counts, number)) in record.counts.iter_mut().zip(numbers).take(count).enumerate() {
+        if at % BLOCKS == BLOCKS - 1 {
+            resched_point(Sleep::Killable)?;
+        }
+        if zone.block(number).is_some() {
+            PAGES.look_at_block(number, |run| counts[use_of(run.state)] += run.len as u16);
+        }
+    }
+    Ok(Some(record))
+}
+
+/// Every frame of a page block.
+pub fn block_frames(number: usize) -> Option<BlockFrames> {
+    let mut record = BlockFrames { number: number as u64, ..BlockFrames::default() };
+    let exists = PAGES.look_at_block(number, |run| {
+        let word = use_of(run.state) as u32
+            | run.order << BlockFrames::ORDER_SHIFT
+            | frame_flags(run.flags) << BlockFrames::FLAGS_SHIFT
+            | run.refs.min(u8::MAX.into()) << BlockFrames::REFERENCES_SHIFT;
+        record.frames[run.at..run.at + run.len].fill(word);
+        if run.is_first {
+            record.frames[run.at] |= BlockFrames::FIRST;
+        }
+    });
+    exists.then_some(record)
+}
+
+fn use_of(state: PageState) -> usize {
+    match state {
+        PageState::Absent => frame_use::RESERVED,
+        PageState::Free => frame_use::FREE,
+        PageState::Cached => frame_use::PER_CPU,
+        PageState::Slab => frame_use::SLAB,
+        PageState::Kernel => frame_use::KERNEL,
+        PageState::Table => frame_use::TABLE,
+        PageState::Anon => frame_use::ANON,
+        PageState::Object => frame_use::OBJECT,
+    }
 }
 
 /// A slab cache; after the last one, a record for memory in no cache.

@@ -207,9 +207,9 @@ fn slot_info(slot: &SlotView) -> SlotInfo {
     }
 }
 
-/// The record of a frame; of its control group, so far, the number.
-fn frame_info(frame: &FrameView) -> FrameInfo {
-    let flags = [
+/// The flags of a frame in records ([`frame_flag`]).
+pub(super) fn frame_flags(flags: PageFlags) -> u32 {
+    let all = [
         (PageFlags::LOCKED, frame_flag::LOCKED),
         (PageFlags::DIRTY, frame_flag::DIRTY),
         (PageFlags::WRITEBACK, frame_flag::WRITEBACK),
@@ -219,6 +219,11 @@ fn frame_info(frame: &FrameView) -> FrameInfo {
         (PageFlags::RETURNED, frame_flag::RETURNED),
         (PageFlags::ISOLATED, frame_flag::ISOLATED),
     ];
+    all.iter().filter(|(of, _)| flags.contains(*of)).map(|(_, flag)| flag).sum()
+}
+
+/// The record of a frame; of its control group, so far, the number.
+fn frame_info(frame: &FrameView) -> FrameInfo {
     FrameInfo {
         pfn: frame.pfn.0 as u64,
         head: frame.head.0 as u64,
@@ -230,7 +235,7 @@ fn frame_info(frame: &FrameView) -> FrameInfo {
         references: frame.refs,
         pins: frame.pins,
         mappings: frame.mappings(),
-        flags: flags.iter().filter(|(of, _)| frame.flags.contains(*of)).map(|(_, flag)| flag).sum(),
+        flags: frame_flags(frame.flags),
         pad: 0,
         zone: name(frame.zone.name()),
         state: name(state_name(frame.state)),

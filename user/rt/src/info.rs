@@ -6,7 +6,8 @@ use quire_abi::layout::{Pod, Sysinfo, Utsname};
 use quire_abi::pressure::Pressure;
 use quire_abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo, set};
 use quire_abi::statistics::{
-    AreaInfo, CmaInfo, Counter, ListsInfo, PageBlocks, PageTypeInfo, SlabCacheInfo, SwapInfo, VmallocInfo,
+    AreaInfo, BlockFrames, BlockUse, CmaInfo, Counter, ListsInfo, PageBlocks, PageTypeInfo, SlabCacheInfo, SwapInfo,
+    VmallocInfo,
 };
 use quire_abi::translation::TranslationInfo;
 use quire_abi::{Errno, flags, nr};
@@ -58,6 +59,9 @@ impl Record for Counter {
 }
 impl Record for SwapInfo {
     const KIND: usize = kind::SWAP;
+}
+impl Record for BlockFrames {
+    const KIND: usize = kind::BLOCK_FRAMES;
 }
 impl Record for CmaInfo {
     const KIND: usize = kind::CMA;
@@ -152,6 +156,11 @@ pub fn area(pid: u32, from: usize) -> Result<AreaInfo, Errno> {
 /// Page blocks of the zone whose [`info::ZoneInfo`] is record number `zone`, from the number `from` on; ENOENT past the last one.
 pub fn page_blocks(zone: u32, from: usize) -> Result<PageBlocks, Errno> {
     record_of(zone, kind::PAGE_BLOCKS, from)
+}
+
+/// What the frames of page blocks of a zone are used for, as [`page_blocks`].
+pub fn block_use(zone: u32, from: usize) -> Result<BlockUse, Errno> {
+    record_of(zone, kind::BLOCK_USE, from)
 }
 
 /// The translation of an address in a process; 0 is the caller. An address of the kernel's half takes machine control.

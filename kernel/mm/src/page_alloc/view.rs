@@ -1,9 +1,9 @@
-//! A frame for people: what its record and its page block say at a moment.
+//! Frames for people: what the record of one and its page block say at a moment, and all those of a page block.
 
 use crate::addr::Pfn;
-use crate::buddy::MigrateType;
+use crate::buddy::{MigrateType, PAGEBLOCK_PAGES};
 use crate::buddy::pageblock::NO_ZONE;
-use crate::page::{PageFlags, PageState};
+use crate::page::{MAX_ORDER, PageFlags, PageState};
 use crate::page_alloc::Machine;
 use crate::zone::ZoneKind;
 
@@ -70,4 +70,52 @@ impl<M: Machine> PageAllocator<M> {
             index: if is_user { page.index() } else { 0 },
         })
     }
+
+    /// Looks at the frames of the page block with this number, a block of the buddy's (or a frame outside of all) at a time: the first frame within the page
+    /// block, how many frames there are here, what they are, and whether the block of frames begins there. Returns whether there is memory.
+    /// Others change blocks meanwhile: each frame is seen once, but what is said of neighbours may be of different moments.
+    pub fn look_at_block(&self, number: usize, mut each: impl FnMut(FrameRun)) -> bool {
+        let Some(start) = number.checked_mul(PAGEBLOCK_PAGES).map(Pfn) else { return false };
+        let exists = self.topology().pageblocks.get(start).is_some_and(|block| block.zone() != NO_ZONE);
+        if !exists {
+            return false;
+        }
+        let mut at = 0;
+        // A block of the buddy's may have begun before; further on, each begins where the last one has ended.
+        let mut head = self.frames().head(start).unwrap_or(start);
+        while at < PAGEBLOCK_PAGES {
+            let pfn = Pfn(start.0 + at);
+            let page = self.frames().page(head);
+            let state = page.state();
+            let order = if state == PageState::Absent { 0 } else { page.order().min(MAX_ORDER) };
+            // (The head may have changed since it was found.)
+            let len = (head.0 + (1 << order)).saturating_sub(pfn.0).clamp(1, PAGEBLOCK_PAGES - at);
+            let flags = if state.is_allocated() { page.flags() } else { PageFlags::empty() };
+            let refs = if state.is_allocated() { page.refs() } else { 0 };
+            each(FrameRun { at, len, is_first: head == pfn, state, order, flags, refs });
+            at += len;
+            head = Pfn(start.0 + at);
+        }
+        true
+    }
 }
+
+/// Frames of a page block, of one block of the buddy's, or one outside of all: see [`PageAllocator::look_at_block`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameRun {
+    /// The first one's place in the page block.
+    pub at: usize,
+    /// How many.
+    pub len: usize,
+    /// The block of frames begins here, not before the page block.
+    pub is_first: bool,
+    /// What they are.
+    pub state: PageState,
+    /// The order of the block of frames.
+    pub order: u32,
+    /// Its flags; none unless it is allocated.
+    pub flags: PageFlags,
+    /// References.
+    pub refs: u32,
+}
+

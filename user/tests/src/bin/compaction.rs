@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use quire_rt::abi::flags::madv;
 use quire_rt::abi::info::ZoneInfo;
-use quire_rt::abi::statistics::{PageBlocks, PageTypeInfo};
+use quire_rt::abi::statistics::{BLOCK_PAGES, BlockFrames, PageBlocks, PageTypeInfo, frame_use};
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, info, mem};
 use user_tests::{Checks, PAGE, RW, map, munmap, shared_counters, start, until};
@@ -45,6 +45,60 @@ fn blocks(checks: &mut Checks) {
     checks.ok(user_tests::is_short() || until(agree), "the map of page blocks has a zone's free pages and types");
     checks.fails(info::page_blocks(u32::MAX, 0), Errno::ENOENT, "no zone");
     checks.fails(info::page_blocks(0, usize::MAX), Errno::ENOENT, "behind a zone");
+    used(checks);
+}
+
+/// What frames are used for, counted by page block and one by one, agrees with a zone's free pages, and with memory that this program has.
+fn used(checks: &mut Checks) {
+    let agree = || info::records::<ZoneInfo>().enumerate().all(|(number, zone)| free_of(number as u32) == Some(zone.free));
+    checks.ok(user_tests::is_short() || until(agree), "the use of the frames of page blocks has a zone's free pages");
+    let agree = || info::records::<ZoneInfo>().enumerate().all(|(number, _)| is_same(number as u32));
+    checks.ok(user_tests::is_short() || until(agree), "counted by page block and frame by frame there is the same");
+    checks.fails(info::block_use(u32::MAX, 0), Errno::ENOENT, "the use of no zone");
+    checks.fails(info::block_use(0, usize::MAX), Errno::ENOENT, "behind a zone");
+    for number in [0, usize::MAX, usize::MAX >> 9] {
+        checks.fails(info::record::<BlockFrames>(number), Errno::ENOENT, "frames where there is no memory");
+    }
+    let at = map(PAGE, RW);
+    // SAFETY: the test's own mapping.
+    unsafe { word(at, 0).write_volatile(1) };
+    let found = info::translation(0, at).map(|found| found.frame.pfn as usize).unwrap_or(0);
+    let frames = info::record::<BlockFrames>(found / BLOCK_PAGES as usize).unwrap_or_default();
+    let frame = frames.frames[found % BLOCK_PAGES as usize];
+    checks.ok(frame & BlockFrames::USE == frame_use::ANON as u32, "a page of mine is anonymous memory there");
+    checks.ok(frame & BlockFrames::FIRST != 0 && frame >> BlockFrames::ORDER_SHIFT & 0xf == 0, "and a block of its own");
+    checks.ok(frame >> BlockFrames::REFERENCES_SHIFT == 1, "with one reference");
+    let _ = munmap(at, PAGE);
+}
+
+/// The frames of a zone by their use.
+fn counts(number: u32) -> Option<[u64; frame_use::COUNT]> {
+    let (mut sum, mut from) = ([0; frame_use::COUNT], 0);
+    loop {
+        match info::block_use(number, from) {
+            Ok(part) => {
+                let counts = part.counts.iter().take(part.count as usize);
+                counts.for_each(|counts| sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += u64::from(*n)));
+                from = part.first as usize + part.count as usize;
+            }
+            Err(error) => return (error == Errno::ENOENT).then_some(sum),
+        }
+    }
+}
+
+fn free_of(number: u32) -> Option<u64> {
+    counts(number).map(|counts| counts[frame_use::FREE])
+}
+
+/// Each page block has the same uses frame by frame, in the first pages that a record tells of.
+fn is_same(number: u32) -> bool {
+    let Ok(part) = info::block_use(number, 0) else { return false };
+    (0..part.count as usize).all(|at| {
+        let mut counts = [0; frame_use::COUNT];
+        let frames = info::record::<BlockFrames>(part.first as usize + at).map(|block| block.frames);
+        frames.unwrap_or([0; BLOCK_PAGES as usize]).iter().for_each(|frame| counts[(frame & BlockFrames::USE) as usize] += 1);
+        part.counts[at] == counts || part.counts[at] == [0; frame_use::COUNT]
+    })
 }
 
 fn is_mapped(number: u32, zone: &ZoneInfo) -> bool {
