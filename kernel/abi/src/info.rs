@@ -31,7 +31,8 @@ pub mod kind {
     /// [`CmaInfo`](crate::statistics::CmaInfo), one a contiguous memory area.
     pub const CMA: usize = 9;
     /// [`AreaInfo`](crate::statistics::AreaInfo), one per part of an area, by address, of the process in the fifth
-    /// argument; 0 is the caller. ESRCH if there is no such process.
+    /// argument; 0 is the caller. ESRCH if there is no such process, EPERM for a caller that may not inspect it, unless the sixth argument is a
+    /// handle of machine control with the right AUDIT.
     pub const AREA: usize = 10;
     /// [`super::MountInfo`], one a mount, the boot archive first.
     pub const MOUNT: usize = 11;

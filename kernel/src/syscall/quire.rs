@@ -75,13 +75,14 @@ fn mount_info(index: usize) -> Result<Option<MountInfo>, Errno> {
     Ok(Some(MountInfo { device: mounts::device(mount).into(), path, kind: name, source: kind.source, flags }))
 }
 
-/// A part of an area of the process x4, or of the caller's for 0. A process that has ended has none.
+/// A part of an area of the process x4, or of the caller's for 0. A process that has ended has none. EPERM for one that the caller may not inspect,
+/// unless x5 is a handle of machine control with AUDIT.
 fn area(a: Args) -> Result<Option<AreaInfo>, Errno> {
     let from = a.addr(1);
     if a.word(4) == 0 {
         return Ok(current().mm().and_then(|mm| areas::area(mm, from)));
     }
-    Ok(inspect::inspected(a.uint(4), false)?.and_then(|mm| areas::area(&mm, from)))
+    Ok(inspect::inspected(a.uint(4), holds(a.uint(5), Control::AUDIT))?.and_then(|mm| areas::area(&mm, from)))
 }
 
 fn answer<T: Pod>(a: Args, record: Option<T>) -> Answer {

@@ -61,6 +61,11 @@ impl Built {
     pub fn archive(&self, added: &Added) -> Result<Vec<u8>> {
         let mut archive = Archive::default();
         add_tree(&mut archive, &self.root, Modes::Plain)?;
+        if let Some(line) = added.service {
+            let path = "etc/services";
+            let list = fs::read_to_string(self.root.join(path)).with_context(|| path.to_owned())?;
+            archive.file(path, format!("{list}{line}\n").into_bytes(), false)?;
+        }
         if let Some(packages) = &added.packages {
             add_packages(&mut archive, packages).context("--deb")?;
         }
@@ -81,6 +86,8 @@ impl Built {
 /// What is put over the files that were built, each over the former.
 #[derive(Default)]
 pub struct Added<'a> {
+    /// One more line of the list of services.
+    pub service: Option<&'a str>,
     /// The tree of Debian's packages.
     pub packages: Option<PathBuf>,
     /// `--root`.

@@ -2,7 +2,7 @@
 //!
 //! [`options`] is the command line, and [`setup`] installs what the commands need; each command has a module of its
 //! own. The path from sources to a booted machine is [`build`] (which uses [`cargo`], [`kernel`] and [`archive`]), then
-//! [`qemu`], then [`run`]; [`mod@test`] takes it many times. [`lab`] needs no machine. [`progress`] shows long-running
+//! [`qemu`], then [`run`]; [`mod@test`] takes it many times. [`view`] runs one beside a page that shows its memory. [`lab`] needs no machine. [`progress`] shows long-running
 //! steps, [`output`] writes files. xtask's own messages always go to standard error: standard output belongs to the guest.
 
 mod added;
@@ -27,6 +27,7 @@ mod run;
 mod samples;
 mod setup;
 mod test;
+mod view;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::lint(),
         Command::Malloc => malloc::malloc(),
         Command::Test(options) => test::test(&options),
+        Command::View(options) => view::view(&options),
     };
     match done {
         Ok(status) => ExitCode::from(status),

@@ -22,6 +22,8 @@ pub enum Command {
     Build(BuildOptions),
     /// Boot to the shell in this terminal; Ctrl-A X leaves.
     Run(RunOptions),
+    /// Boot to the shell as `run` does, and show the machine's memory as a page on this host, live.
+    View(ViewOptions),
     /// Count the instructions of the memory calls, beside Linux's: tables, and a picture.
     Bench(BenchOptions),
     /// Make an SD card's image that boots on the board.
@@ -103,6 +105,24 @@ pub struct RunOptions {
     #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "1234",
         value_parser = clap::value_parser!(u16).range(1..))]
     pub gdb: Option<u16>,
+}
+
+#[derive(Args, Clone)]
+pub struct ViewOptions {
+    #[command(flatten)]
+    pub run: RunOptions,
+    /// The port of the page, on 127.0.0.1; 0: any that is free.
+    #[arg(long, value_name = "N", default_value_t = 8017)]
+    pub port: u16,
+    /// Pictures a second.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=30))]
+    pub rate: u64,
+    /// Write what comes to this file too, from the start.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Show such a file, without a machine, until Ctrl-C.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "exec", "selftest", "gdb"])]
+    pub replay: Option<PathBuf>,
 }
 
 #[derive(Args, Clone)]
@@ -192,6 +212,9 @@ pub struct MachineOptions {
     /// Show the kernel this device tree of the board, in which QEMU rewrites memory and /chosen, instead of QEMU's own.
     #[arg(long, value_name = "FILE")]
     pub dtb: Option<PathBuf>,
+    /// The machine has a console for its view, whose other end is this descriptor of QEMU's.
+    #[arg(skip)]
+    pub view: Option<i32>,
 }
 
 /// `HOST[:GUEST]`: a host file and its path in the boot archive, which never starts with a slash.

@@ -29,7 +29,7 @@ use crate::build::{self, Added, Built};
 use crate::cargo::Workspace;
 use crate::deb;
 use crate::options::{Board, RunOptions};
-use crate::qemu::{self, Control};
+use crate::qemu::{self, Commands, Control};
 use crate::setup;
 
 /// The exit status of a machine that was stopped because its time was up, as with timeout(1).
@@ -53,11 +53,29 @@ const TAIL_BYTES: usize = 4096;
 /// What QEMU inherits beside its control socket: the boot archive and, with `--exec`, two serial ports.
 const ARCHIVE_FD: i32 = 3;
 const SERIAL_FD: [i32; 2] = [4, 5];
+/// What it inherits for a view ([`qemu::Control`] has 6).
+const VIEW_FD: i32 = 7;
+
+/// Where a machine's view gets its pictures.
+pub trait Viewer {
+    /// The machine is about to start, with the other end of this port.
+    fn attach(self: Box<Self>, port: UnixStream, commands: Commands) -> Result<()>;
+}
+
+/// The service that sends them. The devices that no other one drives are left to it.
+const VIEW_SERVICE: &str = "view    /servers/view    wait  device:virtio,mmio";
 
 /// `cargo xtask run`: the exit status is the guest's.
 pub fn run(options: &RunOptions) -> Result<u8> {
+    boot(options, None)
+}
+
+/// Boots the machine that the options describe, with somebody who views it.
+pub fn boot(options: &RunOptions, viewer: Option<Box<dyn Viewer>>) -> Result<u8> {
     // Report wrong options before a build.
-    let mut qemu = qemu::machine(options.build.board, &options.machine)?;
+    let mut machine = options.machine.clone();
+    machine.view = viewer.is_some().then_some(VIEW_FD);
+    let mut qemu = qemu::machine(options.build.board, &machine)?;
     added::check(&options.add, options.exec.is_some())?;
     deb::check(&options.deb)?;
     if let Some(tree) = &options.root {
@@ -79,11 +97,13 @@ pub fn run(options: &RunOptions) -> Result<u8> {
         [] => None,
         names => Some(deb::tree(&Workspace::find()?, names)?),
     };
-    let added = Added { packages, tree: options.root.as_deref(), files: &options.add, exec: options.exec.as_deref() };
+    let service = viewer.is_some().then_some(VIEW_SERVICE);
+    let (tree, commands) = (options.root.as_deref(), options.exec.as_deref());
+    let added = Added { service, packages, tree, files: &options.add, exec: commands };
     let contents = built.archive(&added)?;
     qemu::room_for_archive(options.build.board, &options.machine, contents.len() as u64)?;
     archive.write_all(&contents)?;
-    let inherited = vec![FdMapping { parent_fd: archive.into(), child_fd: ARCHIVE_FD }];
+    let mut inherited = vec![FdMapping { parent_fd: archive.into(), child_fd: ARCHIVE_FD }];
 
     qemu.arg("-kernel").arg(&built.image).args(["-initrd", &format!("/proc/self/fd/{ARCHIVE_FD}")]);
     qemu.args(["-append", &kernel_arguments(options)]);
@@ -103,9 +123,15 @@ pub fn run(options: &RunOptions) -> Result<u8> {
         eprintln!("xtask: {}", if runs_alone(options) { PORTS } else { PORT });
     }
     let limit = options.timeout.map(|seconds| Duration::from_secs(seconds.into()));
+    let control = Control::add(&mut qemu, &mut inherited)?;
+    if let Some(viewer) = viewer {
+        let (ours, theirs) = UnixStream::pair()?;
+        inherited.push(FdMapping { parent_fd: OwnedFd::from(theirs), child_fd: VIEW_FD });
+        viewer.attach(ours, control.commands()?)?;
+    }
     match runs_alone(options) {
-        true => exec(qemu, inherited, limit),
-        false => interact(qemu, inherited, limit),
+        true => exec(qemu, inherited, control, limit),
+        false => interact(qemu, inherited, control, limit),
     }
 }
 
@@ -127,11 +153,10 @@ fn kernel_arguments(options: &RunOptions) -> String {
 }
 
 /// Runs the machine with its serial port and QEMU's monitor in this terminal.
-fn interact(mut qemu: Command, mut inherited: Vec<FdMapping>, limit: Option<Duration>) -> Result<u8> {
+fn interact(mut qemu: Command, inherited: Vec<FdMapping>, control: Control, limit: Option<Duration>) -> Result<u8> {
     eprintln!("xtask: booting; Ctrl-A X leaves");
     let terminal = tcgetattr(io::stdin()).ok();
     qemu.args(["-serial", "mon:stdio"]);
-    let control = Control::add(&mut qemu, &mut inherited)?;
     let mut child = spawn(qemu, inherited)?;
     let ended = wait(&mut child, limit);
     if let Some(settings) = &terminal {
@@ -141,7 +166,12 @@ fn interact(mut qemu: Command, mut inherited: Vec<FdMapping>, limit: Option<Dura
 }
 
 /// Runs the machine with its serial ports on standard output and standard error, and without standard input.
-fn exec(mut qemu: Command, mut inherited: Vec<FdMapping>, limit: Option<Duration>) -> Result<u8> {
+fn exec(
+    mut qemu: Command,
+    mut inherited: Vec<FdMapping>,
+    control: Control,
+    limit: Option<Duration>,
+) -> Result<u8> {
     qemu.args(["-semihosting-config", "enable=on,target=native", "-monitor", "none"]);
     // QEMU itself must not write between the programs' output.
     qemu.stdin(Stdio::null()).stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
@@ -155,7 +185,6 @@ fn exec(mut qemu: Command, mut inherited: Vec<FdMapping>, limit: Option<Duration
         let out: Box<dyn Write + Send> = if number == 0 { Box::new(io::stdout()) } else { Box::new(io::stderr()) };
         copiers.push(copy(ours, out, Arc::clone(&tail)));
     }
-    let control = Control::add(&mut qemu, &mut inherited)?;
     let mut child = spawn(qemu, inherited)?;
     let ended = wait(&mut child, limit)?;
     for copier in copiers {

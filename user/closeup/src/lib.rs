@@ -1,4 +1,4 @@
-//! Close-ups of memory as text: what the programs `walk`, `fraginfo`, `pressure` and `grouptop` print. The kernel's records come in, lines go out; no call is
+//! Close-ups of memory as text: what the programs `walk`, `fraginfo`, `pressure` and `grouptop` print, and what a view is sent. The kernel's records come in, lines go out; no call is
 //! made here, so all of it runs under `cargo test`.
 //!
 //! - [`blocks`]: zones as maps of page blocks.
@@ -6,6 +6,7 @@
 //! - [`fragmentation`]: how fragmented free memory is.
 //! - [`groups`]: the tree of control groups.
 //! - [`pressure`]: who waits for memory, how old pages are, swap, reclaim.
+//! - [`stream`]: the frames between a machine and its view.
 //! - [`walk`]: the translation of an address, step by step.
 
 #![no_std]
@@ -17,10 +18,11 @@ pub mod entry;
 pub mod fragmentation;
 pub mod groups;
 pub mod pressure;
+pub mod stream;
 pub mod walk;
 
 /// The text of a NUL-padded field; bytes that are no UTF-8 end it.
-fn text(field: &[u8]) -> &str {
+pub fn text(field: &[u8]) -> &str {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     let bytes = &field[..end];
     core::str::from_utf8(bytes).or_else(|e| core::str::from_utf8(&bytes[..e.valid_up_to()])).unwrap_or("")

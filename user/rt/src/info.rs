@@ -148,9 +148,9 @@ pub fn areas_from(pid: u32, from: usize) -> impl Iterator<Item = Result<AreaInfo
     })
 }
 
-/// A part of the first area of a process that ends behind an address; ENOENT if there is none.
+/// A part of the first area of a process that ends behind an address; ENOENT if there is none. Others' processes may take machine control.
 pub fn area(pid: u32, from: usize) -> Result<AreaInfo, Errno> {
-    record_of(pid, kind::AREA, from)
+    with_control(pid, kind::AREA, from)
 }
 
 /// Page blocks of the zone whose [`info::ZoneInfo`] is record number `zone`, from the number `from` on; ENOENT past the last one.
@@ -165,9 +165,13 @@ pub fn block_use(zone: u32, from: usize) -> Result<BlockUse, Errno> {
 
 /// The translation of an address in a process; 0 is the caller. An address of the kernel's half takes machine control.
 pub fn translation(pid: u32, address: usize) -> Result<TranslationInfo, Errno> {
-    let mut record = TranslationInfo::default();
-    let (to, size) = (&raw mut record as usize, size_of::<TranslationInfo>());
-    let args = [kind::TRANSLATION, address, to, size, pid as usize, control() as usize];
+    with_control(pid, kind::TRANSLATION, address)
+}
+
+/// A record about a process, for which machine control is shown.
+fn with_control<T: Pod + Default>(pid: u32, kind: usize, index: usize) -> Result<T, Errno> {
+    let mut record = T::default();
+    let args = [kind, index, &raw mut record as usize, size_of::<T>(), pid as usize, control() as usize];
     // SAFETY: the kernel writes a record of the size given, of a type that may hold any bytes.
     unsafe { sys::call(nr::QUIRE_INFO, args) }?;
     Ok(record)

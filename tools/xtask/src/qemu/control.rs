@@ -1,4 +1,4 @@
-//! The control socket (QMP), through which QEMU reports why a machine ended.
+//! The control socket (QMP), through which QEMU reports why a machine ended, and has its time stand.
 //!
 //! QEMU exits with status 0 also when a signal ends it, and the guest's own status 0 must not be mistaken for that.
 
@@ -15,7 +15,21 @@ use command_fds::FdMapping;
 const CONTROL_FD: i32 = 6;
 
 /// What a QEMU reports while it runs.
-pub struct Control(JoinHandle<String>);
+pub struct Control {
+    events: JoinHandle<String>,
+    commands: Commands,
+}
+
+/// Has a machine's time stand, or go on.
+pub struct Commands(UnixStream);
+
+impl Commands {
+    /// A machine that is off does nothing any more.
+    pub fn pause(&self, on: bool) {
+        let command = if on { "stop" } else { "cont" };
+        let _ = (&self.0).write_all(format!("{{\"execute\": \"{command}\"}}\n").as_bytes());
+    }
+}
 
 impl Control {
     /// Adds a control socket to a QEMU that has not started.
@@ -26,17 +40,24 @@ impl Control {
         qemu.args(["-mon", "chardev=control,mode=control"]);
         // Without this command QEMU reports no events.
         ours.write_all(b"{\"execute\": \"qmp_capabilities\"}\n")?;
-        Ok(Self(thread::spawn(move || {
+        let commands = Commands(ours.try_clone()?);
+        let events = thread::spawn(move || {
             let mut events = Vec::new();
             // Whatever came before an error is all there is.
             let _ = ours.read_to_end(&mut events);
             String::from_utf8_lossy(&events).into_owned()
-        })))
+        });
+        Ok(Self { events, commands })
+    }
+
+    /// Commands for the machine, for somebody else to give.
+    pub fn commands(&self) -> Result<Commands> {
+        Ok(Commands(self.commands.0.try_clone()?))
     }
 
     /// Whether a signal ended the QEMU, which has ended, while the machine was on.
     pub fn was_signalled(self) -> bool {
-        self.0.join().is_ok_and(|events| reports_signal(&events))
+        self.events.join().is_ok_and(|events| reports_signal(&events))
     }
 }
 

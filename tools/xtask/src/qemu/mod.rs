@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::options::{Board, MachineOptions, MemorySize};
 
-pub use control::Control;
+pub use control::{Commands, Control};
 pub use cpu::check as check_cpu;
 
 /// The emulator.
@@ -52,7 +52,8 @@ pub fn machine(board: Board, options: &MachineOptions) -> Result<Command> {
     if options.icount {
         // A disk is as fast as the host's. With a clock that goes on to the next timer whenever nothing runs, its driver would have waited for
         // half a minute before the host has done anything.
-        let rest = if options.disk.is_some() { "on" } else { "off" };
+        // And a page shows what happens in no other time than the viewer's.
+        let rest = if options.disk.is_some() || options.view.is_some() { "on" } else { "off" };
         let icount = format!("shift=0,sleep={rest}");
         qemu.args(["-icount", &icount, "-rtc", "base=2026-01-01T00:00:00,clock=vm", "-seed", "1"]);
     }
@@ -84,7 +85,14 @@ fn virt(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
     }
     if let Some(disk) = &options.disk {
         qemu.arg("-drive").arg(drive(disk, "if=none,id=disk,")?);
-        qemu.args(["-global", "virtio-mmio.force-legacy=false", "-device", "virtio-blk-device,drive=disk"]);
+        qemu.args(["-device", "virtio-blk-device,drive=disk"]);
+    }
+    if let Some(fd) = options.view {
+        qemu.args(["-chardev", &format!("socket,id=view,fd={fd}"), "-device", "virtio-serial-device"]);
+        qemu.args(["-device", "virtconsole,chardev=view"]);
+    }
+    if options.disk.is_some() || options.view.is_some() {
+        qemu.args(["-global", "virtio-mmio.force-legacy=false"]);
     }
     Ok(())
 }
@@ -162,6 +170,7 @@ fn numa(qemu: &mut Command, nodes: u32, smp: u32, memory: MemorySize) -> Result<
 
 fn rpi4(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
     let refuse = |option: &str, has: &str| bail!("--board rpi4 has {has}: {option} cannot be changed");
+    ensure!(options.view.is_none(), "--board rpi4 has no virtio, by which a view gets its pictures: view shows virt");
     match options {
         MachineOptions { smp: Some(smp), .. } if *smp != RPI4_CPUS => refuse("--smp", "4 CPUs")?,
         MachineOptions { mem: Some(mem), .. } if *mem != RPI4_MEMORY => refuse("--mem", "2G of memory in QEMU")?,

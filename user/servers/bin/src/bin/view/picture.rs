@@ -1,0 +1,159 @@
+//! A picture: the kernel's records, so many at a time that a picture costs about the same on each machine.
+//!
+//! Counts are sent whole. What grows with memory goes in turns: the use of frames some page blocks at a time, the areas of processes some of their pages at a
+//! time.
+
+use quire_closeup::stream::{Begin, kind as frame};
+use quire_rt::Errno;
+use quire_rt::abi::group::GroupInfo;
+use quire_rt::abi::info::{CpuInfo, NodeInfo, ProcessInfo, SystemInfo, ZoneInfo, kind};
+use quire_rt::abi::layout::bytes_of;
+use quire_rt::abi::pressure::Pressure;
+use quire_rt::abi::statistics::{BlockFrames, BlockUse, Counter, PageBlocks, SlabCacheInfo, SwapInfo};
+use quire_rt::{info, process};
+
+use crate::output::Output;
+
+/// Page blocks whose frames are looked at for a picture, about: a tenth of those of a GiB. A record has [`BlockUse::ROOM`] of them.
+const BLOCKS: usize = 52;
+
+/// Records of areas that a picture has at most, of the process that is looked at and of the others, and their pages after which no more are asked for.
+const AREAS: usize = 24;
+const AREA_PAGES: u64 = 2048;
+
+/// Processes of which a picture has areas, beside the one that is looked at.
+const OTHERS: usize = 1;
+
+/// Where a tour of things that do not fit a picture goes on.
+#[derive(Default)]
+struct Place {
+    /// The zone, or the process.
+    of: u32,
+    /// The page block, or the address.
+    from: usize,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Painter {
+    number: u64,
+    /// The page block of which all frames are sent.
+    pub zoom: Option<usize>,
+    blocks: Place,
+    /// Of the process that is looked at; 0: none.
+    chosen: Place,
+    others: Place,
+}
+
+impl Painter {
+    /// Looks at another process.
+    pub fn look_at(&mut self, pid: u32) {
+        self.chosen = Place { of: pid, from: 0 };
+    }
+
+    /// Sends a picture.
+    pub fn paint(&mut self, to: &mut Output, rate: u64, at: u64) -> Result<(), Errno> {
+        self.number += 1;
+        let begin = Begin { at, rate, pid: process::getpid() as u64 };
+        to.frame(frame::BEGIN, self.number, bytes_of(&begin))?;
+        to.records(kind::SYSTEM, 0, info::records::<SystemInfo>().take(1))?;
+        to.records(kind::ZONE, 0, info::records::<ZoneInfo>())?;
+        to.records(kind::CPU, 0, info::records::<CpuInfo>())?;
+        to.records(kind::COUNTER, 0, info::records::<Counter>())?;
+        to.records(kind::SLAB, 0, info::records::<SlabCacheInfo>())?;
+        to.records(kind::SWAP, 0, info::records::<SwapInfo>().take(1))?;
+        to.records(kind::PROCESS, 0, info::processes(1))?;
+        to.records(kind::GROUP, 0, info::groups())?;
+        to.records(kind::PRESSURE, 0, info::record::<Pressure>(0).into_iter())?;
+        for group in info::groups() {
+            let GroupInfo { key, .. } = group;
+            to.records(kind::PRESSURE, key, info::record::<Pressure>(key as usize).into_iter())?;
+        }
+        for node in 0..info::records::<NodeInfo>().count() {
+            to.records(kind::LISTS, node as u64, info::lists(0, node).into_iter())?;
+        }
+        self.kinds(to)?;
+        self.uses(to)?;
+        if let Some(block) = self.zoom {
+            to.records(kind::BLOCK_FRAMES, block as u64, info::record::<BlockFrames>(block).into_iter())?;
+        }
+        self.areas(to)?;
+        to.frame(frame::END, self.number, &[])
+    }
+
+    /// The page blocks of all zones.
+    fn kinds(&mut self, to: &mut Output) -> Result<(), Errno> {
+        for zone in 0.. {
+            let mut from = 0;
+            while let Ok(part) = info::page_blocks(zone, from) {
+                let PageBlocks { first, count, .. } = part;
+                to.records(kind::PAGE_BLOCKS, zone.into(), core::iter::once(part))?;
+                from = first as usize + count as usize;
+            }
+            if from == 0 {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The next page blocks by the use of their frames.
+    fn uses(&mut self, to: &mut Output) -> Result<(), Errno> {
+        let mut left = BLOCKS;
+        let mut turns = 0;
+        while left != 0 && turns < 2 {
+            let Place { of: zone, from } = self.blocks;
+            match info::block_use(zone, from) {
+                Ok(part) => {
+                    let BlockUse { first, count, .. } = part;
+                    to.records(kind::BLOCK_USE, zone.into(), core::iter::once(part))?;
+                    self.blocks.from = first as usize + count as usize;
+                    left = left.saturating_sub(count as usize);
+                }
+                Err(_) if from != 0 => self.blocks = Place { of: zone + 1, from: 0 },
+                // Behind the last zone: from the start again.
+                Err(_) => (self.blocks, turns) = (Place::default(), turns + 1),
+            }
+        }
+        Ok(())
+    }
+
+    fn areas(&mut self, to: &mut Output) -> Result<(), Errno> {
+        if self.chosen.of != 0 {
+            areas_of(to, &mut self.chosen)?;
+        }
+        for _ in 0..OTHERS {
+            if self.others.from == 0 {
+                let next = info::process_from(self.others.of + 1).or_else(|_| info::process_from(1));
+                self.others.of = next.map_or(0, |process: ProcessInfo| process.pid);
+            }
+            if self.others.of != self.chosen.of {
+                areas_of(to, &mut self.others)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends areas of a process from a place on, and says when these were the last ones; then the place is its first one again.
+fn areas_of(to: &mut Output, place: &mut Place) -> Result<(), Errno> {
+    let (pid, mut pages) = (place.of, 0);
+    let mut is_complete = false;
+    let mut parts = alloc::vec::Vec::new();
+    while parts.len() < AREAS && pages < AREA_PAGES {
+        let Ok(part) = info::area(pid, place.from) else {
+            is_complete = true;
+            break;
+        };
+        pages += part.resident;
+        place.from = part.to as usize;
+        parts.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        parts.push(part);
+    }
+    to.records(kind::AREA, pid.into(), parts.into_iter())?;
+    if is_complete {
+        place.from = 0;
+        to.frame(frame::AREAS_END, pid.into(), &[])?;
+    }
+    Ok(())
+}
