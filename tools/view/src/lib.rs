@@ -8,8 +8,10 @@
 //! - [`hub`]: the newest picture, and who waits for it.
 //! - [`live`]: a machine that runs.
 //! - [`replay`]: a recording.
-//! - [`server`]: HTTP.
+//! - [`http`]: requests and answers.
+//! - [`server`]: the page.
 
+pub mod http;
 pub mod hub;
 pub mod json;
 pub mod live;

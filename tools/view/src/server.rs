@@ -1,10 +1,10 @@
 //! HTTP, on this host's loopback alone: the page, a stream of events with pictures, and what the page asks for.
 //!
-//! Another site's page in the same browser must not learn or change anything. So a request names this host ([`is_ours`]), which a name of somebody else's
-//! that leads here does not, and what changes something is a POST from this page.
+//! Another site's page in the same browser must not learn or change anything. So a request names this host ([`Site::is_ours`]), which a name of somebody
+//! else's that leads here does not, and what changes something is a POST from this page.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use anyhow::{Context, Result, anyhow};
 use quire_closeup::stream::{frame, kind, records};
 use quire_closeup::walk::{Names, show};
 use serde_json::{Value, json};
-use tiny_http::{Header, Method, Request, Response, Server};
 
+use crate::http::{self, Request};
 use crate::hub::{Hub, Source};
 use crate::picture::Picture;
 
@@ -42,16 +42,17 @@ const PING: Duration = Duration::from_secs(1);
 
 /// Begins to serve at a port, 0 for any; returns the address.
 pub fn serve(hub: &Arc<Hub>, source: Arc<dyn Source>, port: u16, rate: u64, keeps_on: bool) -> Result<SocketAddr> {
-    let server = Server::http((Ipv4Addr::LOCALHOST, port))
-        .map_err(|error| anyhow!("{error}"))
-        .with_context(|| format!("serving at 127.0.0.1:{port}"))?;
-    let address = server.server_addr().to_ip().context("an address")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let listener = listener.with_context(|| format!("serving at 127.0.0.1:{port}"))?;
+    let address = listener.local_addr()?;
     let site = Arc::new(Site { hub: Arc::clone(hub), source, rate, keeps_on, port: address.port() });
     thread::spawn(move || {
-        for request in server.incoming_requests() {
+        for stream in listener.incoming().flatten() {
             let site = Arc::clone(&site);
-            // Some wait for the machine.
-            thread::spawn(move || site.answer(request));
+            thread::spawn(move || {
+                // (Whoever has asked may be gone.)
+                let _ = site.answer(stream);
+            });
         }
     });
     Ok(address)
@@ -67,65 +68,46 @@ struct Site {
     port: u16,
 }
 
-fn header(name: &str, value: &str) -> Header {
-    // (Both are constants of this file, or made of plain characters.)
-    Header::from_bytes(name, value).unwrap_or_else(|()| panic!("{name}: {value}"))
-}
-
-fn respond(request: Request, status: u16, kind: &str, text: &str) {
-    let response = Response::from_string(text)
-        .with_status_code(status)
-        .with_header(header("Content-Type", kind))
-        .with_header(header("Content-Security-Policy", POLICY))
-        .with_header(header("X-Content-Type-Options", "nosniff"))
-        .with_header(header("Cache-Control", "no-store"));
-    // (Whoever has asked may be gone.)
-    let _ = request.respond(response);
-}
-
 impl Site {
-    fn answer(&self, request: Request) {
+    fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        let Some(request) = http::read(&mut stream)? else { return Ok(()) };
+        let mut say = |status, kind, text: &str| http::respond(&mut stream, status, kind, POLICY, text);
         if !self.is_ours(&request) {
-            return respond(request, 403, "text/plain", "this page is for its own host\n");
+            return say("403 Forbidden", "text/plain", "this page is for its own host\n");
         }
-        let url = request.url().to_owned();
-        let (path, query) = url.split_once('?').unwrap_or((&url, ""));
-        match (request.method(), path) {
-            (Method::Get, "/events") => self.events(request),
-            (Method::Get, "/state") => respond(request, 200, "application/json", &self.state().to_string()),
-            (Method::Get, path) => match FILES.iter().find(|(name, ..)| *name == path) {
-                Some((_, kind, text)) => respond(request, 200, kind, text),
-                None => respond(request, 404, "text/plain", "there is no such page\n"),
+        match (request.method.as_str(), request.path.as_str()) {
+            ("GET", "/events") => self.events(stream),
+            ("GET", "/state") => say("200 OK", "application/json", &self.state().to_string()),
+            ("GET", path) => match FILES.iter().find(|(name, ..)| *name == path) {
+                Some((_, kind, text)) => say("200 OK", kind, text),
+                None => say("404 Not Found", "text/plain", "there is no such page\n"),
             },
-            (Method::Post, path) => match self.command(path, query) {
-                Ok(answer) => respond(request, 200, "application/json", &answer.to_string()),
-                Err(error) => respond(request, 400, "text/plain", &format!("{error:#}\n")),
+            ("POST", path) => match self.command(path, &request.query) {
+                Ok(answer) => say("200 OK", "application/json", &answer.to_string()),
+                Err(error) => say("400 Bad Request", "text/plain", &format!("{error:#}\n")),
             },
-            _ => respond(request, 405, "text/plain", "GET or POST\n"),
+            _ => say("405 Method Not Allowed", "text/plain", "GET or POST\n"),
         }
     }
 
     /// Whether a request is to this host by its own name and, if it says where it comes from, from its own page.
     fn is_ours(&self, request: &Request) -> bool {
-        let value = |name: &'static str| {
-            request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
-        };
         let hosts = [format!("127.0.0.1:{}", self.port), format!("localhost:{}", self.port)];
-        let host = value("Host").is_some_and(|host| hosts.iter().any(|own| own == host));
-        let origin = value("Origin").is_none_or(|origin| hosts.iter().any(|own| format!("http://{own}") == origin));
-        host && origin
+        let host = request.host.as_ref().is_some_and(|host| hosts.contains(host));
+        let from = |origin: &String| hosts.iter().any(|own| *origin == format!("http://{own}"));
+        host && request.origin.as_ref().is_none_or(from)
     }
 
     /// Pictures as they come, until the client is gone. One that is slow misses some.
-    fn events(&self, request: Request) {
-        let mut out = request.into_writer();
+    fn events(&self, mut out: TcpStream) -> std::io::Result<()> {
         if self.hub.count_client(true) == 1 {
             self.source.send(&frame(kind::RATE, self.rate, &[]));
         }
-        let _ = self.write_events(&mut out);
+        let done = self.write_events(&mut out);
         if self.hub.count_client(false) == 0 && !self.keeps_on {
             self.source.send(&frame(kind::RATE, 0, &[]));
         }
+        done
     }
 
     fn write_events(&self, out: &mut dyn Write) -> std::io::Result<()> {

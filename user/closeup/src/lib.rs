@@ -1,10 +1,11 @@
-//! Close-ups of memory as text: what the programs `walk`, `fraginfo`, `pressure` and `grouptop` print, and what a view is sent. The kernel's records come in, lines go out; no call is
+//! Close-ups of memory as text: what the programs `walk`, `fraginfo`, `pressure`, `grouptop` and `memtop` print, and what a view is sent. The kernel's records come in, lines go out; no call is
 //! made here, so all of it runs under `cargo test`.
 //!
 //! - [`blocks`]: zones as maps of page blocks.
 //! - [`entry`]: the bits of a translation table entry, in words.
 //! - [`fragmentation`]: how fragmented free memory is.
 //! - [`groups`]: the tree of control groups.
+//! - [`overview`]: all of memory on one screen.
 //! - [`pressure`]: who waits for memory, how old pages are, swap, reclaim.
 //! - [`stream`]: the frames between a machine and its view.
 //! - [`walk`]: the translation of an address, step by step.
@@ -17,6 +18,7 @@ pub mod blocks;
 pub mod entry;
 pub mod fragmentation;
 pub mod groups;
+pub mod overview;
 pub mod pressure;
 pub mod stream;
 pub mod walk;

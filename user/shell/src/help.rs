@@ -45,6 +45,7 @@ pub const GROUPS: &[(&str, &[Entry])] = &[
             entry("grouptop", "[-spn] [-d SECONDS] [-o]", "the tree of control groups, again and again; q ends it"),
             entry("hog", "[-s MIB]", "uses more memory than is free until it is killed: pages leave and come back"),
             entry("memmap", "", "the physical memory map, from the device tree"),
+            entry("memtop", "[-d SECONDS] [-o]", "all of memory on one screen, again and again; q ends it"),
             entry("pagetypeinfo", "", "free blocks by migrate type, and page blocks of each type"),
             entry("pmap", "[PID]", "a process's mappings: resident, referenced and dirty pages of each"),
             entry(

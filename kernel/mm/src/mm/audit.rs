@@ -96,13 +96,13 @@ fn find(page: &Page) -> bool {
 }
 
 /// Whether the user page `pfn`, if it is one, has a reference for each of its mappings, one for the object that owns it,
-/// one for the thread that takes it elsewhere, and no more.
+/// one for each pin, one for the thread that takes it elsewhere, and no more.
 pub fn audit_page<M: Machine>(machine: M, pfn: Pfn) -> bool {
     let page = frame::page(machine, pfn);
     if !find(page) {
         return true;
     }
-    let mut holders = 1 + page.flags().contains(PageFlags::ISOLATED) as u32;
+    let mut holders = 1 + page.flags().contains(PageFlags::ISOLATED) as u32 + page.pins();
     // A migration entry has no reference; it may be left over from an earlier page of this frame.
     let steady = for_each_mapping(machine, pfn, |mm, addr| {
         holders += mm.entry(addr).is_present() as u32;
