@@ -95,7 +95,7 @@ pub struct BlockUse {
 
 impl BlockUse {
     /// The most page blocks in a record.
-    pub const ROOM: usize = 32;
+    pub const ROOM: usize = 26;
 }
 
 impl Default for BlockUse {

@@ -121,6 +121,40 @@ pub struct Page {
 
 const _: () = assert!(size_of::<Page>() == 32);
 
+/// What a record says at one moment: see [`Page::look`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look(u64);
+
+impl Look {
+    /// The number of the state, below [`PageState::NUMBERS`].
+    #[inline(always)]
+    pub fn number(self) -> usize {
+        (self.0 & STATE_MASK) as usize
+    }
+
+    /// See [`Page::state`].
+    #[inline(always)]
+    pub fn state(self) -> PageState {
+        PageState::of(self.0)
+    }
+
+    /// See [`Page::order`]; at most [`MAX_ORDER`].
+    #[inline(always)]
+    pub fn order(self) -> u32 {
+        (((self.0 & ORDER_MASK) >> ORDER_SHIFT) as u32).min(MAX_ORDER)
+    }
+
+    /// The flags; none unless it is allocated.
+    pub fn flags(self) -> PageFlags {
+        if self.state().is_allocated() { PageFlags::from_bits_truncate(self.0 as u32) } else { PageFlags::empty() }
+    }
+
+    /// The references; none unless it is allocated.
+    pub fn refs(self) -> u32 {
+        if self.state().is_allocated() { refs_of(self.0) } else { 0 }
+    }
+}
+
 /// The order of the largest block of frames: 4 MiB.
 pub const MAX_ORDER: u32 = 10;
 
@@ -165,6 +199,12 @@ impl Page {
     #[inline(always)]
     fn head(&self) -> u64 {
         self.head.load()
+    }
+
+    /// What the record says at one moment.
+    #[inline(always)]
+    pub fn look(&self) -> Look {
+        Look(self.head())
     }
 
     /// What the frame is.

@@ -138,24 +138,26 @@ impl Model {
         let (mut free, mut owned) = (0, 0);
         for zone in self.sim.pages().zones() {
             for number in zone.block_numbers().filter(|number| zone.block(*number).is_some()) {
-                let mut next = 0;
+                let (mut next, mut states) = (0, [0; PageState::NUMBERS]);
                 let exists = self.sim.pages().look_at_block(number, |run| {
                     assert_eq!(run.at, next, "each frame once");
                     next += run.len;
+                    states[run.look.number()] += run.len as u16;
                     let pfn = number * PAGEBLOCK_PAGES + run.at;
                     let owner = self.owned.range(..=pfn).next_back();
                     let owner = owner.filter(|(start, (block, _))| pfn < *start + (1 << block.order()));
-                    assert_eq!(run.state.is_allocated(), owner.is_some());
+                    assert_eq!(run.look.state().is_allocated(), owner.is_some());
                     match owner {
                         Some((start, (block, _))) => {
-                            assert_eq!((run.order, run.is_first), (block.order(), pfn == *start));
+                            assert_eq!((run.look.order(), run.is_first), (block.order(), pfn == *start));
                             owned += run.len;
                         }
-                        None if run.state != PageState::Absent => free += run.len,
+                        None if run.look.state() != PageState::Absent => free += run.len,
                         None => assert_eq!(run.len, 1),
                     }
                 });
                 assert!(exists && next == PAGEBLOCK_PAGES);
+                assert_eq!(self.sim.pages().count_block(number), Some(states));
             }
         }
         assert_eq!(free, self.free);

@@ -80,8 +80,10 @@ pub fn block_use(zone: usize, from: usize) -> Result<Option<BlockUse>, Errno> {
         if at % BLOCKS == BLOCKS - 1 {
             resched_point(Sleep::Killable)?;
         }
-        if zone.block(number).is_some() {
-            PAGES.look_at_block(number, |run| counts[use_of(run.state)] += run.len as u16);
+        if zone.block(number).is_some()
+            && let Some(found) = PAGES.count_block(number)
+        {
+            PageState::ALL.iter().for_each(|state| counts[use_of(*state)] = found[*state as usize]);
         }
     }
     Ok(Some(record))
@@ -91,10 +93,10 @@ pub fn block_use(zone: usize, from: usize) -> Result<Option<BlockUse>, Errno> {
 pub fn block_frames(number: usize) -> Option<BlockFrames> {
     let mut record = BlockFrames { number: number as u64, ..BlockFrames::default() };
     let exists = PAGES.look_at_block(number, |run| {
-        let word = use_of(run.state) as u32
-            | run.order << BlockFrames::ORDER_SHIFT
-            | frame_flags(run.flags) << BlockFrames::FLAGS_SHIFT
-            | run.refs.min(u8::MAX.into()) << BlockFrames::REFERENCES_SHIFT;
+        let word = use_of(run.look.state()) as u32
+            | run.look.order() << BlockFrames::ORDER_SHIFT
+            | frame_flags(run.look.flags()) << BlockFrames::FLAGS_SHIFT
+            | run.look.refs().min(u8::MAX.into()) << BlockFrames::REFERENCES_SHIFT;
         record.frames[run.at..run.at + run.len].fill(word);
         if run.is_first {
             record.frames[run.at] |= BlockFrames::FIRST;

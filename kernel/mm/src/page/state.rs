@@ -21,6 +21,13 @@ pub enum PageState {
 }
 
 impl PageState {
+    /// All are below this.
+    pub const NUMBERS: usize = 16;
+
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Absent, Self::Free, Self::Cached, Self::Slab, Self::Kernel, Self::Table, Self::Anon, Self::Object];
+
     #[inline(always)]
     pub(super) const fn of(head: u64) -> Self {
         match head & STATE_MASK {

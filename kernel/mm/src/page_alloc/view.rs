@@ -3,7 +3,7 @@
 use crate::addr::Pfn;
 use crate::buddy::{MigrateType, PAGEBLOCK_PAGES};
 use crate::buddy::pageblock::NO_ZONE;
-use crate::page::{MAX_ORDER, PageFlags, PageState};
+use crate::page::{Look, PageFlags, PageState};
 use crate::page_alloc::Machine;
 use crate::zone::ZoneKind;
 
@@ -71,32 +71,56 @@ impl<M: Machine> PageAllocator<M> {
         })
     }
 
-    /// Looks at the frames of the page block with this number, a block of the buddy's (or a frame outside of all) at a time: the first frame within the page
-    /// block, how many frames there are here, what they are, and whether the block of frames begins there. Returns whether there is memory.
-    /// Others change blocks meanwhile: each frame is seen once, but what is said of neighbours may be of different moments.
+    /// Looks at the frames of the page block with this number, a block of the buddy's (or a frame outside of all) at a time. Returns whether there is
+    /// memory. Others change blocks meanwhile: each frame is seen once, but what is said of neighbours may be of different moments.
+    #[inline]
     pub fn look_at_block(&self, number: usize, mut each: impl FnMut(FrameRun)) -> bool {
-        let Some(start) = number.checked_mul(PAGEBLOCK_PAGES).map(Pfn) else { return false };
-        let exists = self.topology().pageblocks.get(start).is_some_and(|block| block.zone() != NO_ZONE);
-        if !exists {
-            return false;
-        }
+        let Some(start) = self.block_start(number) else { return false };
+        let frames = self.frames();
         let mut at = 0;
         // A block of the buddy's may have begun before; further on, each begins where the last one has ended.
-        let mut head = self.frames().head(start).unwrap_or(start);
+        let mut head = frames.head(start).unwrap_or(start);
         while at < PAGEBLOCK_PAGES {
-            let pfn = Pfn(start.0 + at);
-            let page = self.frames().page(head);
-            let state = page.state();
-            let order = if state == PageState::Absent { 0 } else { page.order().min(MAX_ORDER) };
-            // (The head may have changed since it was found.)
-            let len = (head.0 + (1 << order)).saturating_sub(pfn.0).clamp(1, PAGEBLOCK_PAGES - at);
-            let flags = if state.is_allocated() { page.flags() } else { PageFlags::empty() };
-            let refs = if state.is_allocated() { page.refs() } else { 0 };
-            each(FrameRun { at, len, is_first: head == pfn, state, order, flags, refs });
-            at += len;
+            let look = frames.page(head).look();
+            let pfn = start.0 + at;
+            // (Of a frame that is absent it is 0. A head may have changed since it was found.)
+            let end = (head.0 + (1 << look.order()) - start.0).clamp(at + 1, PAGEBLOCK_PAGES);
+            each(FrameRun { at, len: end - at, is_first: head.0 == pfn, look });
+            at = end;
             head = Pfn(start.0 + at);
         }
         true
+    }
+
+    /// How many frames of a page block there are of each state, by its number; `None` if there is no memory. As [`PageAllocator::look_at_block`]
+    /// would count them, with a few instructions for each.
+    pub fn count_block(&self, number: usize) -> Option<[u16; PageState::NUMBERS]> {
+        let start = self.block_start(number)?;
+        let frames = self.frames();
+        let mut counts = [0_u32; PageState::NUMBERS];
+        let mut head = frames.head(start).unwrap_or(start);
+        let end = start.0 + PAGEBLOCK_PAGES;
+        // What of the first block lies before, and of the last one behind, is no part of this.
+        let mut surplus = start.0 - head.0;
+        let mut state = 0;
+        while head.0 < end {
+            let look = frames.page(head).look();
+            let len = 1_usize << look.order();
+            state = look.number();
+            // (If the first one has ended meanwhile, at least one frame is counted.)
+            let counted = if surplus == 0 { len } else { len.saturating_sub(surplus).max(1) };
+            counts[state] += counted as u32;
+            head.0 += surplus + counted;
+            surplus = 0;
+        }
+        counts[state] -= (head.0 - end) as u32;
+        Some(counts.map(|count| count as u16))
+    }
+
+    /// The first frame of the page block with this number, if there is memory.
+    fn block_start(&self, number: usize) -> Option<Pfn> {
+        let start = number.checked_mul(PAGEBLOCK_PAGES).map(Pfn)?;
+        self.topology().pageblocks.get(start).is_some_and(|block| block.zone() != NO_ZONE).then_some(start)
     }
 }
 
@@ -109,13 +133,6 @@ pub struct FrameRun {
     pub len: usize,
     /// The block of frames begins here, not before the page block.
     pub is_first: bool,
-    /// What they are.
-    pub state: PageState,
-    /// The order of the block of frames.
-    pub order: u32,
-    /// Its flags; none unless it is allocated.
-    pub flags: PageFlags,
-    /// References.
-    pub refs: u32,
+    /// What the head says.
+    pub look: Look,
 }
-

@@ -69,7 +69,7 @@ fn a_page_that_somebody_holds_stays() {
     let pinned = frame::page(rig.sim, before[1].addr().pfn());
     assert!(rig.sim.pages().pin_long_term(before[1].addr().pfn()));
     assert_eq!([stays(0), stays(1)], [Some(Stays::Held); 2]);
-    assert!((0..3).all(|page| audit_page(rig.sim, before[page].addr().pfn())), "pins are in the books");
+    assert!(audit_page(rig.sim, before[1].addr().pfn()), "a pin is in the books");
     assert_eq!(migrate(rig.sim, before[2].addr().pfn(), || Err(AllocError)), Err(Stays::NoMemory));
     assert!(frame::page(rig.sim, before[2].addr().pfn()).isolate(PageState::Anon));
     assert_eq!(stays(2), Some(Stays::NotMovable), "another thread takes it away");

@@ -17,12 +17,9 @@ use crate::output::Output;
 /// Page blocks whose frames are looked at for a picture, about: a tenth of those of a GiB. A record has [`BlockUse::ROOM`] of them.
 const BLOCKS: usize = 52;
 
-/// Records of areas that a picture has at most, of the process that is looked at and of the others, and their pages after which no more are asked for.
+/// Records of areas that a picture has at most, of one process, and their pages after which no more are asked for.
 const AREAS: usize = 24;
 const AREA_PAGES: u64 = 2048;
-
-/// Processes of which a picture has areas, beside the one that is looked at.
-const OTHERS: usize = 1;
 
 /// Where a tour of things that do not fit a picture goes on.
 #[derive(Default)]
@@ -118,20 +115,20 @@ impl Painter {
         Ok(())
     }
 
+    /// Areas of the process that is looked at, and of the others in turn.
     fn areas(&mut self, to: &mut Output) -> Result<(), Errno> {
-        if self.chosen.of != 0 {
-            areas_of(to, &mut self.chosen)?;
+        let is_its_turn = self.number.is_multiple_of(2);
+        if self.chosen.of != 0 && is_its_turn {
+            return areas_of(to, &mut self.chosen);
         }
-        for _ in 0..OTHERS {
-            if self.others.from == 0 {
-                let next = info::process_from(self.others.of + 1).or_else(|_| info::process_from(1));
-                self.others.of = next.map_or(0, |process: ProcessInfo| process.pid);
-            }
-            if self.others.of != self.chosen.of {
-                areas_of(to, &mut self.others)?;
-            }
+        if self.others.from == 0 {
+            let next = info::process_from(self.others.of + 1).or_else(|_| info::process_from(1));
+            self.others.of = next.map_or(0, |process: ProcessInfo| process.pid);
         }
-        Ok(())
+        if self.others.of == self.chosen.of {
+            return Ok(());
+        }
+        areas_of(to, &mut self.others)
     }
 }
 
