@@ -98,7 +98,9 @@ fn groups_are_a_tree() {
 fn pictures_are_drawn_again_until_somebody_types_q() {
     const HOME: &str = "\u{1b}[H\u{1b}[J";
     let mut terminal = Terminal::boot(&Machine::virt());
-    for (program, word) in [("pressure -d 1", "waiting"), ("grouptop", "group "), ("slabtop", "objects "), ("memtop", "a second")] {
+    for (program, word) in
+        [("pressure -d 1", "waiting"), ("grouptop", "group "), ("slabtop", "objects "), ("memtop", "a second")]
+    {
         terminal.start(program);
         for _ in 0..3 {
             terminal.expect(HOME);

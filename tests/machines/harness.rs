@@ -19,12 +19,14 @@ pub const PANICKED: i32 = 101;
 pub struct Machine {
     options: Vec<String>,
     seconds: u32,
+    /// What xtask is told to do: `run`, and what it says besides.
+    command: &'static [&'static str],
 }
 
 impl Machine {
     /// A machine with these options.
     pub fn new(options: &[&str]) -> Machine {
-        Machine { options: options.iter().map(|&o| o.to_owned()).collect(), seconds: SECONDS }
+        Machine { options: options.iter().map(|&o| o.to_owned()).collect(), seconds: SECONDS, command: &["run"] }
     }
 
     /// The default machine.
@@ -61,6 +63,12 @@ impl Machine {
         self
     }
 
+    /// Shows its memory as a page, at any port.
+    pub fn viewed(mut self) -> Machine {
+        self.command = &["view", "--port", "0"];
+        self
+    }
+
     /// Stops the machine after this time.
     pub fn seconds(mut self, seconds: u32) -> Machine {
         self.seconds = seconds;
@@ -91,7 +99,7 @@ impl Machine {
     pub fn command(&self) -> Command {
         let xtask = env::var_os("QUIRE_XTASK").expect("these tests are run by `cargo xtask test`");
         let mut command = Command::new(xtask);
-        command.args(["run", "--no-build", "--timeout", &self.seconds.to_string()]).args(&self.options);
+        command.args(self.command).args(["--no-build", "--timeout", &self.seconds.to_string()]).args(&self.options);
         command.stdin(Stdio::null());
         command
     }

@@ -32,3 +32,4 @@ mod shell;
 mod status;
 mod terminal;
 mod trees;
+mod view;

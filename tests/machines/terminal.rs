@@ -38,7 +38,8 @@ impl Terminal {
         terminal
     }
 
-    fn open(machine: &Machine) -> Terminal {
+    /// Boots a machine, and waits for nothing.
+    pub fn open(machine: &Machine) -> Terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
         grantpt(&master).expect("a pseudo-terminal of ours");
         unlockpt(&master).expect("a pseudo-terminal to open");

@@ -197,7 +197,7 @@ function frameUnder(event) {
   const cell = zoomCell();
   const [column, row] = [Math.floor((event.clientX - left) / cell), Math.floor((event.clientY - top) / cell)];
   const at = row * FRAMES_WIDE + column;
-  return column >= 0 && column < FRAMES_WIDE && at >= 0 && at < BLOCK && picture?.zoom?.block === chosen ? at : null;
+  return column >= 0 && column < FRAMES_WIDE && at >= 0 && at < BLOCK && chosen !== null ? at : null;
 }
 
 function describeFrame(at) {
@@ -234,7 +234,7 @@ async function record(at) {
 export function start() {
   tip($("map"), (event) => { const found = picture && under(event); return found ? describe(found) : null; });
   $("map").addEventListener("click", (event) => { const found = picture && under(event); if (found && found.blocks.kinds[found.at] !== NONE) choose(found.number); });
-  tip($("zoom"), (event) => { const at = frameUnder(event); return at === null ? null : describeFrame(at); });
+  tip($("zoom"), (event) => { const at = frameUnder(event); return at === null || picture?.zoom?.block !== chosen ? null : describeFrame(at); });
   $("zoom").addEventListener("click", (event) => { const at = frameUnder(event); if (at !== null) record(at); });
   $("paint").addEventListener("change", () => picture && map());
 }
