@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr};
-use quire_mm::memblock::RegionKind;
 use quire_mm::buddy::PAGEBLOCK_PAGES;
+use quire_mm::memblock::RegionKind;
 use quire_mm::page::PageState;
 use quire_mm::page_alloc::{Gfp, MovableSplit, PageBlock, mem_map_ranges};
 use quire_mm::sim::{Sim, SimConfig};

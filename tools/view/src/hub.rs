@@ -85,10 +85,7 @@ impl Hub {
         }
         let is_complete = state.picture.take(head, payload);
         if is_complete {
-            // Without a reader nobody needs it as text.
-            if state.clients != 0 {
-                state.text = json::write(&state.picture).into();
-            }
+            state.text = json::write(&state.picture).into();
             state.shown += 1;
             self.changed.notify_all();
         }

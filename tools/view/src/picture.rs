@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn parts_of_an_area_are_one_area() {
-        let mut picture = Picture { processes: vec![ProcessInfo { pid: 7, ..Default::default() }], ..Picture::default() };
+        let mut picture =
+            Picture { processes: vec![ProcessInfo { pid: 7, ..Default::default() }], ..Picture::default() };
         for area in [part(0, 8, 8, 1), part(16, 64, 32, 4), part(16, 64, 64, 5), part(80, 96, 96, 0)] {
             send(&mut picture, record::AREA, 7, &area);
         }

@@ -150,7 +150,6 @@ impl Source for Replay {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use quire_abi::layout::bytes_of;

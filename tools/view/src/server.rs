@@ -43,7 +43,7 @@ const PING: Duration = Duration::from_secs(1);
 /// Begins to serve at a port, 0 for any; returns the address.
 pub fn serve(hub: &Arc<Hub>, source: Arc<dyn Source>, port: u16, rate: u64, keeps_on: bool) -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    let listener = listener.with_context(|| format!("serving at 127.0.0.1:{port}"))?;
+    let listener = listener.with_context(|| format!("serving at 127.0.0.1:{port} (--port names another one)"))?;
     let address = listener.local_addr()?;
     let site = Arc::new(Site { hub: Arc::clone(hub), source, rate, keeps_on, port: address.port() });
     thread::spawn(move || {
@@ -117,7 +117,8 @@ impl Site {
              Connection: close\r\nX-Content-Type-Options: nosniff\r\n\r\nretry: 1000\n\n"
         )?;
         out.flush()?;
-        let mut shown = self.hub.shown();
+        // The newest one at once, if there is one: of a machine that stands, no other comes.
+        let mut shown = 0;
         loop {
             match self.hub.next(shown, PING) {
                 Some((number, text)) if number != shown && !text.is_empty() => {

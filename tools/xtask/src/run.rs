@@ -166,12 +166,7 @@ fn interact(mut qemu: Command, inherited: Vec<FdMapping>, control: Control, limi
 }
 
 /// Runs the machine with its serial ports on standard output and standard error, and without standard input.
-fn exec(
-    mut qemu: Command,
-    mut inherited: Vec<FdMapping>,
-    control: Control,
-    limit: Option<Duration>,
-) -> Result<u8> {
+fn exec(mut qemu: Command, mut inherited: Vec<FdMapping>, control: Control, limit: Option<Duration>) -> Result<u8> {
     qemu.args(["-semihosting-config", "enable=on,target=native", "-monitor", "none"]);
     // QEMU itself must not write between the programs' output.
     qemu.stdin(Stdio::null()).stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));

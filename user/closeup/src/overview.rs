@@ -130,7 +130,8 @@ fn orders(text: &mut String, zones: &[ZoneInfo]) {
 
 /// What was added in a second, of something that counts up.
 fn rate(now: u64, before: Option<u64>, nanoseconds: u64) -> u64 {
-    (now.saturating_sub(before.unwrap_or(0)) as u128 * 1_000_000_000).checked_div(nanoseconds.into()).unwrap_or(0) as u64
+    (now.saturating_sub(before.unwrap_or(0)) as u128 * 1_000_000_000).checked_div(nanoseconds.into()).unwrap_or(0)
+        as u64
 }
 
 fn elapsed(now: &Facts, before: Option<&Facts>) -> u64 {
@@ -182,7 +183,8 @@ fn largest(text: &mut String, now: &Facts, before: Option<&Facts>, lines: usize)
             format!("{:6} {:14} {:9} {faults:9}", process.pid, self::text(&process.name), process.rss * PAGE / 1024)
         });
         let right = slabs.get(line).map_or(String::new(), |cache| {
-            let full = (cache.active * 100).checked_div(cache.total).map_or(String::new(), |full| format!("{full:3} %"));
+            let full =
+                (cache.active * 100).checked_div(cache.total).map_or(String::new(), |full| format!("{full:3} %"));
             format!("   {:16} {:8} {full:>5}", self::text(&cache.name), cache.pages * PAGE / 1024)
         });
         *text += &format!("{left:41}{right}");
@@ -232,7 +234,10 @@ mod tests {
         now.counters[0] = 84;
         let text = picture(&now, Some(&before), usize::MAX);
         let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what} in {text}"));
-        assert!(at("     4 hog                   28         0                           8  25 %") < at("     3 hog                   20        25\n"));
+        assert!(
+            at("     4 hog                   28         0                           8  25 %")
+                < at("     3 hog                   20        25\n")
+        );
         assert!(text.contains("faults 42"));
         for lines in 0..20 {
             assert!(picture(&now, None, lines).lines().count() <= lines);

@@ -1,8 +1,8 @@
 //! Frames for people: what the record of one and its page block say at a moment, and all those of a page block.
 
 use crate::addr::Pfn;
-use crate::buddy::{MigrateType, PAGEBLOCK_PAGES};
 use crate::buddy::pageblock::NO_ZONE;
+use crate::buddy::{MigrateType, PAGEBLOCK_PAGES};
 use crate::page::{Look, PageFlags, PageState};
 use crate::page_alloc::Machine;
 use crate::zone::ZoneKind;

@@ -66,6 +66,7 @@ function ages(all) {
   each($("ages"), all, build, (element, lists) => {
     const sum = Math.max(1, lists.fresh + lists.watched + lists.hot);
     element.children[0].textContent = `Programs’ pages of node ${lists.node}, outside of control groups: ${size(lists.pages)}${lists.rounds ? "" : "; reclaim has not had to look at them yet"}`;
+    element.children[1].hidden = element.children[2].hidden = !lists.rounds;
     kinds.forEach(([key], n) => {
       element.children[1].children[n].style.width = `${(100 * lists[key]) / sum}%`;
       element.children[2].children[n].querySelector("b").textContent = size(lists[key]);

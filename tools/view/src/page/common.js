@@ -85,6 +85,15 @@ export async function post(path) {
   return response.json();
 }
 
+/// The text of a walk, with its labels set off.
+export function walkText(holder, text) {
+  holder.replaceChildren(...text.split("\n").flatMap((line, at) => {
+    const label = /^(bits .{13}|[A-Za-z]\S*( \d)?\s+|[A-Za-z]+$)/.exec(line);
+    if (at === 0 || !label) return [line, "\n"];
+    return [make("b", {}, label[0]), line.slice(label[0].length), "\n"];
+  }));
+}
+
 /// A table: columns are [heading, is a number], rows are arrays of cells. Kept rows are changed where they differ, so that what is chosen stays.
 export function table(holder, columns, rows) {
   let body = holder.querySelector("tbody");

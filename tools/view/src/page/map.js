@@ -224,7 +224,7 @@ async function record(at) {
   try {
     const { text } = await post(`/walk?pid=0&address=0x${address}`);
     const from = text.indexOf("\nframe");
-    box.textContent = from < 0 ? "no frame of memory" : text.slice(from + 1);
+    box.textContent = from < 0 ? "no frame of memory" : text.slice(from + 1).replaceAll(/^ +/gm, "").replace(/^frame +/, "frame ");
   } catch (error) {
     box.textContent = error.message;
   }

@@ -1,6 +1,6 @@
 // Processes, the areas of one of them as a ruler, and walks.
 
-import { $, PAGE, colours, count, dot, hex, make, meter, post, size, surface, table, tip } from "./common.js";
+import { $, PAGE, colours, count, dot, hex, make, meter, post, size, surface, table, tip, walkText } from "./common.js";
 
 const HEIGHT = 92;
 const BAND = [22, 46]; // Top and height of the ruler.
@@ -142,7 +142,7 @@ async function walk(to) {
   const shown = $("walk");
   shown.classList.remove("empty");
   try {
-    shown.textContent = (await post(`/walk?pid=${chosen}&address=${hex(to)}`)).text;
+    walkText(shown, (await post(`/walk?pid=${chosen}&address=${hex(to)}`)).text);
   } catch (error) {
     shown.textContent = error.message;
   }

@@ -50,7 +50,8 @@ fn blocks(checks: &mut Checks) {
 
 /// What frames are used for, counted by page block and one by one, agrees with a zone's free pages, and with memory that this program has.
 fn used(checks: &mut Checks) {
-    let agree = || info::records::<ZoneInfo>().enumerate().all(|(number, zone)| free_of(number as u32) == Some(zone.free));
+    let agree =
+        || info::records::<ZoneInfo>().enumerate().all(|(number, zone)| free_of(number as u32) == Some(zone.free));
     checks.ok(user_tests::is_short() || until(agree), "the use of the frames of page blocks has a zone's free pages");
     let agree = || info::records::<ZoneInfo>().enumerate().all(|(number, _)| is_same(number as u32));
     checks.ok(user_tests::is_short() || until(agree), "counted by page block and frame by frame there is the same");
@@ -66,7 +67,8 @@ fn used(checks: &mut Checks) {
     let frames = info::record::<BlockFrames>(found / BLOCK_PAGES as usize).unwrap_or_default();
     let frame = frames.frames[found % BLOCK_PAGES as usize];
     checks.ok(frame & BlockFrames::USE == frame_use::ANON as u32, "a page of mine is anonymous memory there");
-    checks.ok(frame & BlockFrames::FIRST != 0 && frame >> BlockFrames::ORDER_SHIFT & 0xf == 0, "and a block of its own");
+    checks
+        .ok(frame & BlockFrames::FIRST != 0 && frame >> BlockFrames::ORDER_SHIFT & 0xf == 0, "and a block of its own");
     checks.ok(frame >> BlockFrames::REFERENCES_SHIFT == 1, "with one reference");
     let _ = munmap(at, PAGE);
 }
@@ -96,7 +98,10 @@ fn is_same(number: u32) -> bool {
     (0..part.count as usize).all(|at| {
         let mut counts = [0; frame_use::COUNT];
         let frames = info::record::<BlockFrames>(part.first as usize + at).map(|block| block.frames);
-        frames.unwrap_or([0; BLOCK_PAGES as usize]).iter().for_each(|frame| counts[(frame & BlockFrames::USE) as usize] += 1);
+        frames
+            .unwrap_or([0; BLOCK_PAGES as usize])
+            .iter()
+            .for_each(|frame| counts[(frame & BlockFrames::USE) as usize] += 1);
         part.counts[at] == counts || part.counts[at] == [0; frame_use::COUNT]
     })
 }

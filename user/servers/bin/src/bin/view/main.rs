@@ -78,7 +78,11 @@ fn serve(device: Device) -> Result<(), Errno> {
         }
         let now = time::monotonic();
         if rate != 0 && now >= next {
-            painter.paint(&mut output, rate, now)?;
+            match painter.paint(&mut output, rate, now) {
+                // The next one may be complete.
+                Ok(()) | Err(Errno::ENOMEM) => {}
+                Err(error) => return Err(error),
+            }
             // (A machine that does not keep up paints less often.)
             next = (next + 10_000_000_000 / rate).max(now);
         }

@@ -32,12 +32,7 @@ impl Output {
     }
 
     /// Records of one kind of `QUIRE_INFO`, in as many frames as they take. Those behind the first are about what follows it.
-    pub fn records<T: Pod>(
-        &mut self,
-        kind: usize,
-        about: u64,
-        records: impl Iterator<Item = T>,
-    ) -> Result<(), Errno> {
+    pub fn records<T: Pod>(&mut self, kind: usize, about: u64, records: impl Iterator<Item = T>) -> Result<(), Errno> {
         let mut bytes = alloc::vec::Vec::new();
         for record in records {
             if bytes.len() + size_of::<T>() > PAYLOAD_MAX - HEAD {
