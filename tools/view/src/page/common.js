@@ -88,7 +88,7 @@ export async function post(path) {
 /// The text of a walk, with its labels set off.
 export function walkText(holder, text) {
   holder.replaceChildren(...text.split("\n").flatMap((line, at) => {
-    const label = /^(bits .{13}|[A-Za-z]\S*( \d)?\s+|[A-Za-z]+$)/.exec(line);
+    const label = /^(bits .{8}|[A-Za-z]\S*( \d)?\s+|[A-Za-z]+$)/.exec(line);
     if (at === 0 || !label) return [line, "\n"];
     return [make("b", {}, label[0]), line.slice(label[0].length), "\n"];
   }));
@@ -112,7 +112,7 @@ export function table(holder, columns, rows) {
       const field = line.cells[column] ?? line.insertCell();
       field.className = columns[column][1] ? "n" : "";
       if (cell instanceof Node) field.replaceChildren(cell);
-      else if (field.textContent !== String(cell)) field.textContent = cell;
+      else if (field.firstElementChild || field.textContent !== String(cell)) field.textContent = cell;
     });
   });
 }
