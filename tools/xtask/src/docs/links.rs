@@ -2,7 +2,7 @@
 //! rustdoc's pages of the same files.
 
 /// Where rustdoc puts the sources of a folder.
-const FOLDERS: [(&str, &str); 22] = [
+const FOLDERS: [(&str, &str); 23] = [
     ("kernel/abi/src/", "host/src/quire_abi/"),
     ("kernel/ipc/src/", "host/src/quire_ipc/"),
     ("kernel/mm/src/", "host/src/quire_mm/"),
@@ -24,6 +24,7 @@ const FOLDERS: [(&str, &str); 22] = [
     ("user/servers/tmpfs/src/", "host/src/quire_tmpfs/"),
     ("user/shell/src/", "host/src/quire_shell/"),
     ("user/init/src/", "programs/src/init/"),
+    ("tools/view/src/", "host/src/quire_view/"),
     ("tools/xtask/src/", "host/src/xtask/"),
 ];
 
