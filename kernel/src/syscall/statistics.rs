@@ -83,7 +83,7 @@ pub fn block_use(zone: usize, from: usize) -> Result<Option<BlockUse>, Errno> {
         if zone.block(number).is_some()
             && let Some(found) = PAGES.count_block(number)
         {
-            PageState::ALL.iter().for_each(|state| counts[use_of(*state)] = found[*state as usize]);
+            PageState::ALL.iter().for_each(|state| counts[use_of(*state)] += found[*state as usize]);
         }
     }
     Ok(Some(record))
@@ -113,7 +113,7 @@ fn use_of(state: PageState) -> usize {
         PageState::Slab => frame_use::SLAB,
         PageState::Kernel => frame_use::KERNEL,
         PageState::Table => frame_use::TABLE,
-        PageState::Anon => frame_use::ANON,
+        PageState::Anon | PageState::Whole => frame_use::ANON,
         PageState::Object => frame_use::OBJECT,
     }
 }

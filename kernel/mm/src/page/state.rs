@@ -25,8 +25,17 @@ impl PageState {
     pub const NUMBERS: usize = 16;
 
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Absent, Self::Free, Self::Cached, Self::Slab, Self::Kernel, Self::Table, Self::Anon, Self::Object];
+    pub const ALL: [Self; 9] = [
+        Self::Absent,
+        Self::Free,
+        Self::Cached,
+        Self::Slab,
+        Self::Kernel,
+        Self::Table,
+        Self::Whole,
+        Self::Anon,
+        Self::Object,
+    ];
 
     #[inline(always)]
     pub(super) const fn of(head: u64) -> Self {
