@@ -504,7 +504,7 @@ impl Page {
         self.index.store(index as u32, Relaxed);
         self.owner.store((owner as u64) << 16 | u64::from(group), Relaxed);
         let index_high = (index >> 32) << INDEX_HIGH_SHIFT;
-        self.head.publish(PageState::Anon as u64 | index_high | u64::from(refs) * ONE_REF);
+        self.head.publish(PageState::Anon as u64 | index_high | (u64::from(refs) * ONE_REF));
     }
 
     /// Takes the page lock of a whole page; `false` if it is none, or not held. For any caller.

@@ -147,8 +147,8 @@ pub fn huge_pages(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
 
 /// Changes it.
 pub fn set_huge_pages(facts: &dyn Facts, text: &[u8]) -> Result<(), Errno> {
-    let is_it = |name: &&str| name.as_bytes() == text.trim_ascii();
-    let value = HUGE_PAGES.iter().position(|name| is_it(&name)).ok_or(Errno::EINVAL)?;
+    let text = text.trim_ascii();
+    let value = HUGE_PAGES.iter().position(|name| name.as_bytes() == text).ok_or(Errno::EINVAL)?;
     facts.set_setting(setting::HUGE_PAGES, value as u64)
 }
 

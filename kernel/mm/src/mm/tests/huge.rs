@@ -152,10 +152,13 @@ fn without_a_block_there_are_pages() {
     rig.assert_balanced();
 }
 
+/// What is done to a part.
+type Change<'a> = &'a dyn Fn(&Space);
+
 #[test]
 fn parts_of_a_block_can_be_changed() {
     let rig = rig();
-    let changes: [(&str, &dyn Fn(&Space)); 6] = [
+    let changes: [(&str, Change<'_>); 6] = [
         ("munmap", &|mm| mm.unmap(AT + 10 * PAGE, PAGE).unwrap()),
         ("mprotect", &|mm| mm.protect(AT + 10 * PAGE, PAGE, Prot::READ).unwrap()),
         ("DONTNEED", &|mm| mm.advise(AT + 10 * PAGE, PAGE, madv::DONTNEED).unwrap()),
