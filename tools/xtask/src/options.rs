@@ -348,7 +348,7 @@ mod tests {
             ("0M", "needs 31M"),
             ("1K", "needs 31M"),
             ("30M", "needs 31M"),
-            ("29697K", "whole MiB"),
+            ("31745K", "whole MiB"),
             ("99999999999G", "address"),
         ] {
             let said = wrong.parse::<MemorySize>().unwrap_err();
