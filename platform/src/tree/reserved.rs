@@ -91,6 +91,7 @@ impl Board {
                 self.add_dynamic(&node, counts.address, counts.size, flags);
             }
         }
+        self.name_joined();
         self.unlend_what_is_not_free();
     }
 
@@ -139,9 +140,17 @@ impl Board {
                 joined
             }
         };
-        let (name, region) = (joined.name.clone(), joined.region);
         self.reserved[at] = joined;
-        self.warn(Oddity::JoinedReservation, &name, region.base, region.size);
+    }
+
+    /// Says which reservations are several, and what lies between them; each once, however many they are.
+    fn name_joined(&mut self) {
+        for at in 0..self.reserved.len() {
+            let Reservation { name, region, flags } = self.reserved[at].clone();
+            if flags.contains(ReservationFlags::JOINED) {
+                self.warn(Oddity::JoinedReservation, &name, region.base, region.size);
+            }
+        }
     }
 
     fn add_dynamic(&mut self, node: &Node<'_>, address_cells: usize, size_cells: usize, flags: ReservationFlags) {
