@@ -424,7 +424,7 @@ fn reservations_that_are_too_many_are_joined() {
         let told = board.warnings.iter().filter(|w| w.what == Oddity::JoinedReservation);
         let told: Vec<(u64, u64)> = told.map(|w| (w.base, w.size)).collect();
         assert_eq!(told, joined[..told.len()], "each is named once, as it is in the end");
-        assert_eq!(joined.len() - told.len(), usize::from(board.warnings_lost));
+        assert_eq!((joined.len() - told.len()) as u32, board.warnings_lost);
         let joins = count.saturating_sub(MAX_RESERVATIONS as u64);
         assert!(joins == 0 || !joined.is_empty());
         let bytes: u64 = board.reserved.iter().map(|reserved| reserved.region.size).sum();
