@@ -155,10 +155,24 @@ fn max_cpu_el2_gic_3() {
     check(&Machine::new(&["--cpu", "max", "--el2", "--gic", "3"]), VIRT);
 }
 
+/// Memory in blocks of 2 MiB, wherever that can be.
+const HUGE: &str = "transparent_hugepage=always";
+
+#[test]
+fn huge_pages_everywhere() {
+    let machine = |cpu| Machine::new(&["--cpu", cpu, "--append", HUGE]);
+    for cpu in ["max", "cortex-a72"] {
+        let outcome = machine(cpu).exec("selftest huge fork madvise mprotect mremap thread; vmstat thp_fault_alloc");
+        assert!(outcome.succeeded().contains("# 6 programs, 0 failed"), "{outcome}");
+        let blocks = outcome.output.lines().find_map(|line| line.strip_prefix("thp_fault_alloc ")?.parse::<u32>().ok());
+        assert!(blocks.is_some_and(|blocks| blocks > 20), "{outcome}");
+    }
+}
+
 #[test]
 #[ignore = "matrix"]
 fn max_cpu_debug_assertions() {
-    check(&Machine::new(&["--cpu", "max", "--debug"]), VIRT);
+    check(&Machine::new(&["--cpu", "max", "--debug", "--append", HUGE]), VIRT);
 }
 
 #[test]
