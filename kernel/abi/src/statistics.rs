@@ -194,7 +194,7 @@ impl Default for VmallocInfo {
 #[repr(C)]
 pub struct Counter {
     /// Name, NUL-padded.
-    pub name: [u8; 24],
+    pub name: [u8; 32],
     /// Its value.
     pub value: u64,
 }
@@ -380,7 +380,7 @@ pod! {
     BlockFrames = 8 + 4 * BLOCK_PAGES as usize;
     SlabCacheInfo = 32 + 4 + 4 + 4 * 8;
     VmallocInfo = 4 * 8 + 4 + 4 + 64;
-    Counter = 24 + 8;
+    Counter = 32 + 8;
     CmaInfo = 5 * 8;
     ListsInfo = (6 + 2 * GENERATIONS) * 8;
     SwapInfo = 6 * 8;

@@ -49,7 +49,9 @@ fn main() -> i32 {
     poke(at, 1);
     // Memory may be in pieces, or short.
     let are_there = is_quire() && huge(at, HUGE) == PAGES;
-    if !are_there {
+    if are_there {
+        checks.ok(info::counter("nr_anon_transparent_hugepages").is_some_and(|blocks| blocks > 0), "they are counted");
+    } else {
         checks.skip("what is mapped by blocks", "there was none");
     }
     let _ = munmap(at, HUGE);
