@@ -4,11 +4,11 @@
 
 use super::Mm;
 use super::fault::{FaultError, Stop, Touch};
-use crate::addr::{Pfn, UserAddr};
+use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
 use crate::event::Event;
 use crate::frame;
 use crate::mm::Machine;
-use crate::pte::{ENTRIES, Pte, bits};
+use crate::pte::{ENTRIES, Pte, bits, index};
 use crate::rmap::{self, whole};
 use crate::spaces::HugePages;
 use crate::table::LEAF_SPAN;
@@ -133,22 +133,26 @@ impl<M: Machine> Mm<M> {
             return Ok(None);
         }
         whole::take_apart(self.machine, pte.addr().pfn());
-        let pfn = pte.page_of_block((addr - block.start()) / crate::addr::PAGE_SIZE).addr().pfn();
+        let pfn = pte.page_of_block(index(addr.get(), 3)).addr().pfn();
         if frame::page(self.machine, pfn).get() { Ok(Some(pfn)) } else { Err(FaultError::OutOfMemory) }
     }
 
     /// As [`Mm::look_at_block`], if there is no last-level table.
-    pub(super) fn look_at_block_of(&self, addr: UserAddr) -> bool {
-        self.tables.find_leaf(addr).is_none() && self.look_at_block(addr)
+    pub(super) fn look_at_block_of(&self, addr: UserAddr, pfn: Pfn) -> bool {
+        self.tables.find_leaf(addr).is_none() && self.look_at_block(addr, pfn)
     }
 
-    /// Takes the access flag of the block around `addr`, and notes in all of its pages if it was set; whether it was. The areas are locked for
-    /// reading.
+    /// Takes the access flag of the block around `addr`, and notes in all of its pages if it was set; whether it was, and maps the page `pfn` at `addr`,
+    /// which the caller holds. (So it is apart. Where DONTNEED and a fault have put another block meanwhile, that may be whole, and has no
+    /// records to be noted in.) The areas are locked for reading.
     #[cold]
-    pub(super) fn look_at_block(&self, addr: UserAddr) -> bool {
+    pub(super) fn look_at_block(&self, addr: UserAddr, pfn: Pfn) -> bool {
         let Some(block) = self.tables.block_at(addr) else { return false };
         let Some(mut guard) = block.lock() else { return false };
         let pte = guard.get();
+        if pte.page_of_block(index(addr.get(), 3)).addr().pfn() != pfn {
+            return false;
+        }
         let (was, _) = guard.update(pte, |pte| Pte(pte.0 & !bits::ACCESSED));
         if !was.is_young() {
             return false;
@@ -156,7 +160,7 @@ impl<M: Machine> Mm<M> {
         whole::note_used(self.machine, was.addr().pfn());
         drop(guard);
         if !seeded!(LookForgetsFlush) {
-            flush_range(self.machine, self.tables.asid(), block.start(), block.start() + crate::addr::PAGE_SIZE);
+            flush_range(self.machine, self.tables.asid(), block.start(), block.start() + PAGE_SIZE);
         }
         true
     }

@@ -34,7 +34,7 @@ impl<M: Machine> Mm<M> {
     /// for reading.
     fn look_around(&self, addr: UserAddr, pfn: Pfn) -> bool {
         let Some(leaf) = self.tables.find_leaf(addr) else {
-            let is_used = self.look_at_block(addr);
+            let is_used = self.look_at_block(addr, pfn);
             // (What all pages of the block are told is this one's answer.)
             frame::page(self.machine, pfn).clear_flags(PageFlags::REFERENCED);
             return is_used;

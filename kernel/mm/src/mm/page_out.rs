@@ -107,7 +107,7 @@ fn move_to_slot<M: Machine>(machine: M, page: &Page, this: &Move, out: Out) -> R
     walk(machine, pfn, Some(1), |mm, vma, addr| {
         is_locked |= vma.flags.contains(VmFlags::LOCKED);
         // A block that is in use stays one.
-        is_used |= out.if_unused && mm.look_at_block_of(addr);
+        is_used |= out.if_unused && mm.look_at_block_of(addr, pfn);
         if !is_locked
             && !is_used
             && let Some(was) = mm.set_aside(addr, this, out.if_unused)

@@ -9,8 +9,9 @@ use crate::addr::{Pfn, UserAddr};
 use crate::fallible::AllocError;
 use crate::frame;
 use crate::mm::{Access, FaultError, Out, migrate, page_out};
-use crate::page::PageState;
+use crate::page::{PageFlags, PageState};
 use crate::pte::Pte;
+use crate::rmap;
 use crate::spaces::HugePages;
 
 const TABLE: usize = 512;
@@ -391,12 +392,37 @@ fn looks_keep_blocks_and_page_out_splits_them() {
     drop(mm);
 }
 
+/// A look that comes when the page it is about has made way for another block leaves that one, and the records inside of it, as they are.
+#[test]
+fn a_look_at_another_block_touches_nothing() {
+    let rig = rig();
+    let mm = space(&rig, 1);
+    let was = entry(&mm, AT + 7 * PAGE).addr().pfn();
+    crate::rmap::whole::take_apart(rig.sim, entry(&mm, AT).addr().pfn());
+    assert!(frame::page(rig.sim, was).get());
+    mm.advise(AT, HUGE, madv::DONTNEED).unwrap();
+    rig.write(&mm, AT, 1).unwrap();
+    assert!(is_block(&mm, AT) && entry(&mm, AT + 7 * PAGE).addr().pfn() != was);
+    assert!(!mm.look_at_block(UserAddr::new(AT + 7 * PAGE), was));
+    assert!(entry(&mm, AT).is_young() && state(&rig, &mm, AT) == PageState::Whole);
+    let inside = frame::page(rig.sim, entry(&mm, AT + 9 * PAGE).addr().pfn());
+    assert_eq!((inside.state(), inside.flags()), (PageState::Absent, PageFlags::empty()));
+    rmap::Release::new(rig.sim).page(was);
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced();
+}
+
 #[test]
 fn an_access_flag_of_a_block_comes_back() {
     let rig = rig();
     let mm = space(&rig, 1);
+    let look = |page: usize| {
+        let at = AT + page * PAGE;
+        mm.look_at_block(UserAddr::new(at), entry(&mm, at).addr().pfn())
+    };
     crate::rmap::whole::take_apart(rig.sim, entry(&mm, AT).addr().pfn());
-    assert!(mm.look_at_block(UserAddr::new(AT + PAGE)) && !mm.look_at_block(UserAddr::new(AT)));
+    assert!(look(1) && !look(0));
     rig.touch(1, &mm, AT + 8 * PAGE, Access::Read).unwrap();
     assert!(entry(&mm, AT).is_young() && is_block(&mm, AT));
     rig.idle(0);
