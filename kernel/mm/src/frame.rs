@@ -34,7 +34,7 @@ pub(crate) fn alloc_charged<M: Machine>(machine: M, gfp: Gfp, group: u16) -> Res
             Ok(pfn)
         }
         Err(error) => {
-            end_charge(machine, group);
+            end_charge(machine, group, 1);
             Err(error)
         }
     }
@@ -62,16 +62,16 @@ pub(crate) fn take_place<M: Machine>(machine: M, from: Pfn, to: Pfn) {
 }
 
 #[cold]
-fn end_charge<M: Machine>(machine: M, group: u16) {
+fn end_charge<M: Machine>(machine: M, group: u16, pages: usize) {
     if group != 0 {
-        machine.groups().uncharge(group, 1);
+        machine.groups().uncharge(group, pages);
     }
 }
 
 /// A frame that was charged will stay for good, and is the machine's.
 pub(crate) fn forget_charge<M: Machine>(machine: M, pfn: Pfn) {
     let page = page(machine, pfn);
-    end_charge(machine, page.control_group());
+    end_charge(machine, page.control_group(), 1);
     page.set_control_group(0);
 }
 
@@ -133,9 +133,7 @@ pub(crate) fn alloc_block<M: Machine>(machine: M, order: u32, point: impl Fn() -
     let group = machine.groups().charge_block(pages)?;
     let allocated = machine.pages().alloc_raw(order, GFP);
     let Ok(pfn) = allocated else {
-        if group != 0 {
-            machine.groups().uncharge(group, pages);
-        }
+        end_charge(machine, group, pages);
         return allocated;
     };
     machine.count(Event::UserAlloc, pages);
@@ -155,10 +153,7 @@ pub(crate) fn alloc_block<M: Machine>(machine: M, order: u32, point: impl Fn() -
 /// Frees a block that was allocated for user memory and has not become a page of it.
 pub(crate) fn free_block<M: Machine>(machine: M, pfn: Pfn, order: u32) {
     machine.count(Event::UserFree, 1 << order);
-    let group = page(machine, pfn).control_group();
-    if group != 0 {
-        machine.groups().uncharge(group, 1 << order);
-    }
+    end_charge(machine, page(machine, pfn).control_group(), 1 << order);
     // SAFETY: the caller is the only holder and gives it up.
     unsafe { machine.pages().free_pages(pfn, order) }
 }
@@ -193,7 +188,7 @@ pub(crate) fn alloc_charged_table<M: Machine>(machine: M, gfp: Gfp, group: u16) 
     match &allocated {
         // (No hand looks for tables, so their page blocks need not know.)
         Ok(pfn) => page(machine, *pfn).begin_charge(group),
-        Err(_) => end_charge(machine, group),
+        Err(_) => end_charge(machine, group, 1),
     }
     allocated
 }
@@ -222,7 +217,7 @@ pub(crate) fn free_table<M: Machine>(machine: M, table: PhysAddr, group: u16) {
 
 /// Frees a frame that was allocated for a table and has not become one.
 pub(crate) fn free_unused_table<M: Machine>(machine: M, pfn: Pfn) {
-    end_charge(machine, page(machine, pfn).control_group());
+    end_charge(machine, page(machine, pfn).control_group(), 1);
     free_kernel(machine, pfn);
 }
 
@@ -235,10 +230,7 @@ pub fn free_kernel<M: Machine>(machine: M, pfn: Pfn) {
 /// Frees a frame that was allocated for user memory and has not become a page of it, so nothing else can have found it.
 #[inline]
 pub fn free<M: Machine>(machine: M, pfn: Pfn) {
-    machine.count(Event::UserFree, 1);
-    end_charge(machine, page(machine, pfn).control_group());
-    // SAFETY: the caller is the only holder and gives it up.
-    unsafe { machine.pages().free_pages(pfn, 0) }
+    free_block(machine, pfn, 0);
 }
 
 /// Makes a new frame page `index` of the object at `owner`, with a reference for the object and one for the caller. From

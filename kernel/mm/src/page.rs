@@ -476,7 +476,8 @@ impl Page {
 
     #[inline(always)]
     fn init(&self, state: PageState, owner: usize, index: u64, change: impl FnOnce(u64) -> u64) {
-        debug_assert!(state.is_user() && self.state() == PageState::Kernel && index < 1 << INDEX_BITS);
+        debug_assert!(state.is_user() || state == PageState::Whole);
+        debug_assert!(self.state() == PageState::Kernel && index < 1 << INDEX_BITS);
         debug_assert!(owner == 0 || owner as u64 >> 48 == POINTER_TOP >> 48);
         self.index.store(index as u32, Relaxed);
         let group = self.owner.load(Relaxed) & 0xffff;
@@ -488,12 +489,7 @@ impl Page {
 
     /// Makes an allocated block of [`crate::rmap::whole::ORDER`] that only the caller can access a whole page of user memory.
     pub(crate) fn init_whole(&self, owner: usize, index: u64) {
-        debug_assert!(self.state() == PageState::Kernel && index < 1 << INDEX_BITS);
-        self.index.store(index as u32, Relaxed);
-        let group = self.owner.load(Relaxed) & 0xffff;
-        self.owner.store((owner as u64) << 16 | group, Relaxed);
-        let kept = self.head() & !(STATE_MASK | 0xff << INDEX_HIGH_SHIFT);
-        self.head.publish(kept | PageState::Whole as u64 | (index >> 32) << INDEX_HIGH_SHIFT);
+        self.init(PageState::Whole, owner, index, |head| head);
     }
 
     /// Makes the record of a frame inside a whole page that of an anonymous page with `refs` references. It can be found from now on.

@@ -7,12 +7,7 @@ use crate::fallible::KArc;
 use crate::mm::Machine;
 use crate::object::Object;
 use crate::pte::{ENTRIES, NonPresent};
-use crate::table::LEAF_SPAN;
-
-/// Where the last-level table ends that has the entry for `va`.
-fn end_of_table(va: UserAddr) -> UserAddr {
-    UserAddr::new((va.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN)
-}
+use crate::table::part_end;
 
 /// Where a page is that is needed.
 enum Away<M: Machine> {
@@ -53,8 +48,8 @@ impl<M: Machine> Mm<M> {
             None => match self.tables.next_any(from, to) {
                 // A block is in memory.
                 Some((from, spot)) => match spot.leaf(from) {
-                    Ok(_) => Some((from, end_of_table(from).min(to))),
-                    Err(_) => return (None, end_of_table(from).min(to)),
+                    Ok(_) => Some((from, part_end(from, to))),
+                    Err(_) => return (None, part_end(from, to)),
                 },
                 None => None,
             },

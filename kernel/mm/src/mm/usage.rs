@@ -9,9 +9,9 @@ use crate::frame;
 use crate::mm::Machine;
 use crate::page::{PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, index};
-use crate::table::LEAF_SPAN;
 use crate::table::block::Block;
 use crate::table::entry::Kind;
+use crate::table::part_end;
 
 /// Last-level tables read in one query, during which changes of the map wait.
 const TABLES: usize = 8;
@@ -116,7 +116,7 @@ impl<M: Machine> Mm<M> {
                 at = vma.end;
                 break;
             };
-            at = UserAddr::new((start.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN).min(vma.end);
+            at = part_end(start, vma.end);
             let leaf = match spot.leaf(start) {
                 Ok(leaf) => leaf,
                 Err(block) => {

@@ -10,12 +10,13 @@ use core::sync::atomic::Ordering;
 use super::flush::{flush_page, flush_space};
 use super::gather::Gather;
 use super::{GROUP, LEAF_SPAN, Leaf, Machine, Table, Tables, free_table, make_table};
-use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, UserAddr};
+use crate::addr::{Pfn, PhysAddr, UserAddr};
 use crate::fallible::AllocError;
+use crate::page::{link, linked};
 use crate::pte::{ENTRIES, Pte, index};
 use crate::rmap::whole;
 use crate::supply::Supply;
-use crate::sync::{Rank, note_released, note_taken};
+use crate::sync::Rank;
 
 /// A table for a block entry to be split into.
 pub struct LaidBy<M: Machine> {
@@ -62,16 +63,14 @@ impl<'a, M: Machine> Block<'a, M> {
 
     /// The right to change the entry; `None` if it is no block any more.
     pub fn lock(&self) -> Option<BlockGuard<'_, 'a, M>> {
-        let machine = self.table.machine;
-        note_taken(machine, Rank::PageTable);
-        let lock = &self.table.record().lock;
-        while lock.swap(1, Ordering::Acquire) != 0 {
-            while lock.load(Ordering::Relaxed) != 0 {
-                machine.relax();
-            }
-        }
-        let guard = BlockGuard { block: self };
+        let guard = self.lock_entry();
         guard.get().is_block().then_some(guard)
+    }
+
+    /// As [`Block::lock`], whatever the entry is.
+    fn lock_entry(&self) -> BlockGuard<'_, 'a, M> {
+        self.table.lock(Rank::PageTable);
+        BlockGuard { block: self }
     }
 
     /// Makes it a last-level table, if it is still a block; `None` if there is nothing any more.
@@ -122,21 +121,15 @@ impl<M: Machine> BlockGuard<'_, '_, M> {
         }
     }
 
-    /// Takes the table that was laid by for this entry.
-    fn take_laid_by(&self) -> Table<M> {
-        let first = self.block.table.page().next();
-        let table = Table { addr: Pfn(first.load(Ordering::Relaxed) as usize).addr(), ..self.block.table };
-        first.store(table.page().next().load(Ordering::Relaxed), Ordering::Relaxed);
-        table
-    }
-
     /// Makes it a last-level table with the same pages, of 4 KiB each: break, invalidate, make.
     fn split(self) {
         let machine = self.machine();
         let Block { tables, table, start } = *self.block;
         let word = table.word(self.at());
         whole::take_apart(machine, self.get().addr().pfn());
-        let leaf = self.take_laid_by();
+        let leaf = table.take_laid_by();
+        debug_assert!(leaf.is_some(), "a block without a table that was laid by");
+        let Some(leaf) = leaf else { return };
         // What this returns is final.
         let was = word.swap(machine, Pte::SPLITTING);
         if !seeded!(SplitForgetsFlush) {
@@ -152,7 +145,7 @@ impl<M: Machine> BlockGuard<'_, '_, M> {
     }
 
     /// Clears the entry; its pages belong to `gather` until it has flushed.
-    fn zap(self, gather: &mut Gather<'_, M>) {
+    pub(super) fn zap(self, gather: &mut Gather<'_, M>) {
         let machine = self.machine();
         let Block { tables, table, start } = *self.block;
         let word = table.word(self.at());
@@ -165,18 +158,17 @@ impl<M: Machine> BlockGuard<'_, '_, M> {
             word.store(machine, Pte::NONE);
         }
         table.record().live.fetch_sub(1, Ordering::Relaxed);
-        let laid_by = self.take_laid_by();
+        let laid_by = table.take_laid_by();
         drop(self);
-        tables.pages.fetch_sub(1, Ordering::Relaxed);
-        machine.spaces().count_tables(-1);
-        free_table(machine, laid_by.addr);
+        if let Some(laid_by) = laid_by {
+            tables.free_one(laid_by);
+        }
     }
 }
 
 impl<M: Machine> Drop for BlockGuard<'_, '_, M> {
     fn drop(&mut self) {
-        self.block.table.record().lock.store(0, Ordering::Release);
-        note_released(self.machine(), Rank::PageTable);
+        self.block.table.unlock(Rank::PageTable);
     }
 }
 
@@ -210,24 +202,28 @@ impl<'a, M: Machine> Spot<'a, M> {
     }
 }
 
-impl<M: Machine> Tables<M> {
-    /// The level-2 table for `va`.
-    fn level_2(&self, va: UserAddr) -> Option<Table<M>> {
-        let mut table = self.table(self.root);
-        for level in 0..2 {
-            let entry = table.load(index(va.get(), level));
-            if !entry.is_table() {
-                return None;
-            }
-            table.addr = entry.addr();
-        }
-        Some(table)
+/// The tables that are laid by for the block entries of a level-2 table: under its lock, or in a space that is no more.
+impl<M: Machine> Table<M> {
+    fn lay_by(&self, leaf: Table<M>) {
+        let first = self.page().next();
+        leaf.page().next().store(first.load(Ordering::Relaxed), Ordering::Relaxed);
+        first.store(link(leaf.addr.pfn()), Ordering::Relaxed);
     }
 
+    pub(super) fn take_laid_by(&self) -> Option<Table<M>> {
+        let first = self.page().next();
+        let leaf = linked(first.load(Ordering::Relaxed))?;
+        let leaf = Table { addr: Pfn(leaf.get() as usize).addr(), ..*self };
+        first.store(leaf.page().next().load(Ordering::Relaxed), Ordering::Relaxed);
+        Some(leaf)
+    }
+}
+
+impl<M: Machine> Tables<M> {
     /// The level-2 entry for `va`, if it is a block.
     #[cold]
     pub fn block_at(&self, va: UserAddr) -> Option<Block<'_, M>> {
-        let table = self.level_2(va)?;
+        let table = self.find_table(va, 2)?;
         let entry = table.load(index(va.get(), 2));
         (entry != Pte::NONE && !entry.is_table()).then(|| self.block(table, va))
     }
@@ -285,21 +281,15 @@ impl<M: Machine> Tables<M> {
         let i = index(va.get(), 2);
         let block = self.block(table, va);
         let machine = self.machine;
-        // The lock, whatever the entry is: the tables laid by are chained under it.
-        note_taken(machine, Rank::PageTable);
-        while table.record().lock.swap(1, Ordering::Acquire) != 0 {
-            machine.relax();
-        }
-        let guard = BlockGuard { block: &block };
+        // Whatever the entry is: the tables laid by are chained under it.
+        let guard = block.lock_entry();
         // First, so that a search for occupied entries does not miss this one.
         table.record().groups.fetch_or(1 << (i / GROUP), Ordering::Relaxed);
         if table.word(i).compare_exchange(machine, Pte::NONE, Pte::block(frame, attrs)).is_err() {
             drop(guard);
             return Ok(false);
         }
-        let leaf = Table { machine, addr: laid_by.into_table() };
-        leaf.page().next().store(table.page().next().load(Ordering::Relaxed), Ordering::Relaxed);
-        table.page().next().store(leaf.addr.pfn().0 as u32, Ordering::Relaxed);
+        table.lay_by(self.table(laid_by.into_table()));
         table.record().live.fetch_add(1, Ordering::Relaxed);
         drop(guard);
         self.pages.fetch_add(1, Ordering::Relaxed);
@@ -309,29 +299,27 @@ impl<M: Machine> Tables<M> {
 
     /// Unlinks the last-level table for `va`, if it is empty, so that a block may come there. No other walk of this space takes place meanwhile.
     pub fn unlink_vacant(&self, va: UserAddr) {
-        let (Some(leaf), Some(table)) = (self.find_leaf(va), self.level_2(va)) else { return };
+        let (Some(leaf), Some(table)) = (self.find_leaf(va), self.find_table(va, 2)) else { return };
         if !leaf.is_vacant() {
             return;
         }
         table.word(index(va.get(), 2)).store(self.machine, Pte::NONE);
         table.record().live.fetch_sub(1, Ordering::Relaxed);
-        self.pages.fetch_sub(1, Ordering::Relaxed);
         self.spare.fetch_sub(1, Ordering::Relaxed);
-        self.machine.spaces().count_tables(-1);
         // As in `sweep`.
         flush_space(self.machine, &self.asid);
-        free_table(self.machine, leaf.addr());
+        self.free_one(leaf.table);
     }
 
-    /// Clears the block entry, if it is still one; `false` if the caller must look again.
-    pub(super) fn zap_block(&self, block: &Block<'_, M>, gather: &mut Gather<'_, M>) -> bool {
-        let Some(guard) = block.lock() else { return false };
-        guard.zap(gather);
-        true
+    /// Frees a table that no walker can reach any more.
+    fn free_one(&self, table: Table<M>) {
+        self.pages.fetch_sub(1, Ordering::Relaxed);
+        self.machine.spaces().count_tables(-1);
+        free_table(self.machine, table.addr);
     }
 
-    /// Copies a block entry of `parent` to this space, as [`Tables::copy_from`] does with others; `None` if it is no block any more. Else how many pages it
-    /// has, and whether the parent's entry has changed.
+    /// Copies a parent's block entry to this space, as [`Tables::copy_from`] does with others; `None` if it is no block any more. Else whether the
+    /// parent's entry has changed.
     pub(super) fn copy_block(&self, block: &Block<'_, M>, supply: &Supply<M>) -> Result<Option<bool>, AllocError> {
         let laid_by = LaidBy::new(self.machine, supply)?;
         // (The tables above are made before the parent's is locked.)
@@ -349,18 +337,4 @@ impl<M: Machine> Tables<M> {
         debug_assert!(put, "a child with something where it has no area yet");
         Ok(Some(old != new))
     }
-
-    /// Frees what was laid by for the entries of a level-2 table of a space that is no more.
-    pub(super) fn take_laid_by_of(table: Table<M>) -> Option<PhysAddr> {
-        let first = table.page().next();
-        let next = first.load(Ordering::Relaxed);
-        (next != 0).then(|| {
-            let laid_by = Table { addr: Pfn(next as usize).addr(), ..table };
-            first.store(laid_by.page().next().load(Ordering::Relaxed), Ordering::Relaxed);
-            laid_by.addr
-        })
-    }
 }
-
-/// Pages of a block.
-pub const BLOCK_PAGES: usize = LEAF_SPAN >> PAGE_SHIFT;

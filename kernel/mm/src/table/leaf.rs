@@ -9,7 +9,7 @@ use super::{Table, Tables};
 use crate::addr::{PhysAddr, UserAddr};
 use crate::asid::AsidSlot;
 use crate::pte::{ENTRIES, Pte, bits};
-use crate::sync::{Rank, note_released, note_taken};
+use crate::sync::Rank;
 
 /// A last-level table.
 pub struct Leaf<'a, M: Machine> {
@@ -44,13 +44,7 @@ impl<'a, M: Machine> Leaf<'a, M> {
     #[inline]
     pub(super) fn lock_as(&self, rank: Rank) -> LeafGuard<'_, M> {
         let machine = self.table.machine;
-        note_taken(machine, rank);
-        let lock = &self.table.record().lock;
-        while lock.swap(1, Ordering::Acquire) != 0 {
-            while lock.load(Ordering::Relaxed) != 0 {
-                machine.relax();
-            }
-        }
+        self.table.lock(rank);
         let hardware = machine.spaces().hardware_updates();
         LeafGuard { leaf: self, rank, words: self.table.word(0), live: 0, hardware }
     }
@@ -227,7 +221,6 @@ impl<M: Machine> Drop for LeafGuard<'_, M> {
                 spare.fetch_add(1, Ordering::Relaxed);
             }
         }
-        record.lock.store(0, Ordering::Release);
-        note_released(self.leaf.table.machine, self.rank);
+        self.leaf.table.unlock(self.rank);
     }
 }

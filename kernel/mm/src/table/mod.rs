@@ -43,6 +43,7 @@ use crate::frame;
 use crate::page::Page;
 use crate::pte::{ENTRIES, LEVEL_SHIFT, Path, Pte, index};
 use crate::supply::Supply;
+use crate::sync::{Rank, note_released, note_taken};
 use block::Spot;
 use flush::flush_space;
 use word::Word;
@@ -137,29 +138,27 @@ impl<M: Machine> Tables<M> {
     /// The last-level table for `va`, if there is one. A block is split.
     #[inline]
     pub fn walk(&self, va: UserAddr) -> Option<Leaf<'_, M>> {
-        let mut table = self.table(self.root);
-        for level in 0..3 {
-            let entry = table.load(index(va.get(), level));
-            if !entry.is_table() {
-                return if entry == Pte::NONE { None } else { self.split_at(va) };
-            }
-            table.addr = entry.addr();
-        }
-        Some(Leaf { tables: self, table })
+        self.find_leaf(va).or_else(|| self.split_at(va))
     }
 
     /// As [`Tables::walk`], for a caller that handles blocks itself: there is no table for them.
     #[inline]
     pub fn find_leaf(&self, va: UserAddr) -> Option<Leaf<'_, M>> {
+        Some(Leaf { tables: self, table: self.find_table(va, 3)? })
+    }
+
+    /// The table of `depth` (3 for a last-level one) for `va`, if there is one.
+    #[inline(always)]
+    fn find_table(&self, va: UserAddr, depth: usize) -> Option<Table<M>> {
         let mut table = self.table(self.root);
-        for level in 0..3 {
+        for level in 0..depth {
             let entry = table.load(index(va.get(), level));
             if !entry.is_table() {
                 return None;
             }
             table.addr = entry.addr();
         }
-        Some(Leaf { tables: self, table })
+        Some(table)
     }
 
     /// As [`Tables::find_leaf`], with the entries above the last-level table.
@@ -180,7 +179,7 @@ impl<M: Machine> Tables<M> {
     /// The last-level table for `va`, created if necessary.
     #[inline]
     pub fn walk_or_create(&self, va: UserAddr, supply: &Supply<M>) -> Result<Leaf<'_, M>, AllocError> {
-        match self.walk(va) {
+        match self.find_leaf(va) {
             Some(leaf) => Ok(leaf),
             None => self.create(va, supply),
         }
@@ -342,8 +341,8 @@ impl<M: Machine> Tables<M> {
 
     fn free_below(&self, table: Table<M>, level: usize, freed: &mut Chain<M>) {
         let mut next = 0;
-        while let Some(laid_by) = Self::take_laid_by_of(table) {
-            freed.push(laid_by);
+        while let Some(laid_by) = table.take_laid_by() {
+            freed.push(laid_by.addr);
             let _ = self.machine.resched_point();
         }
         while let Some((i, entry)) = table.next_used(next) {
@@ -469,7 +468,7 @@ fn make_table<M: Machine>(machine: M, addr: PhysAddr) -> PhysAddr {
 
 /// Where the part of a range ends that begins at `from` and that one last-level table or block covers.
 #[inline(always)]
-fn part_end(from: UserAddr, end: UserAddr) -> UserAddr {
+pub(crate) fn part_end(from: UserAddr, end: UserAddr) -> UserAddr {
     let next = (from.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN;
     UserAddr::new(next.min(end.get()))
 }
@@ -553,6 +552,25 @@ impl<M: Machine> Table<M> {
             i += 1;
         }
         None
+    }
+
+    /// Locks the entries.
+    #[inline(always)]
+    fn lock(&self, rank: Rank) {
+        note_taken(self.machine, rank);
+        let lock = &self.record().lock;
+        while lock.swap(1, Ordering::Acquire) != 0 {
+            while lock.load(Ordering::Relaxed) != 0 {
+                self.machine.relax();
+            }
+        }
+    }
+
+    /// Ends [`Table::lock`].
+    #[inline(always)]
+    fn unlock(&self, rank: Rank) {
+        self.record().lock.store(0, Ordering::Release);
+        note_released(self.machine, rank);
     }
 
     #[inline(always)]

@@ -59,7 +59,7 @@ impl<M: Machine> Tables<M> {
                 tables = true;
                 return true;
             }
-            let Some(target_leaf) = self.walk(target) else { return true };
+            let Some(target_leaf) = self.find_leaf(target) else { return true };
             let (i, j) = (index(start.get(), 3), index(target.get(), 3));
             let mut source = leaf.lock();
             if leaf.table.addr == target_leaf.table.addr {

@@ -45,7 +45,7 @@ impl<M: Machine> Tables<M> {
         if !gather.has_room_for_block() {
             gather.flush();
         }
-        self.zap_block(block, gather)
+        block.lock().map(|guard| guard.zap(gather)).is_some()
     }
 
     /// Drops every entry of a space that is active nowhere and whose ASID has been flushed: its pages are freed at
