@@ -254,6 +254,8 @@ pub mod setting {
     pub const OOM_SCORE_ADJ: usize = 3;
     /// Where programs get huge pages: nowhere (0), where they ask (1), everywhere (2).
     pub const HUGE_PAGES: usize = 4;
+    /// What Linux calls these, by number.
+    pub const HUGE_PAGES_NAMES: [&str; 3] = ["never", "madvise", "always"];
     /// As the new value: only read.
     pub const READ: usize = usize::MAX;
 

@@ -14,7 +14,6 @@ use quire_mm::mm::Mover;
 use quire_mm::page::Page;
 use quire_mm::page_alloc::{Config, InitError, MovableSplit, Summary, mem_map_ranges};
 use quire_mm::pte::MemoryType;
-use quire_mm::spaces::HugePages;
 use quire_platform::bootargs;
 use quire_platform::tree::Board;
 
@@ -346,15 +345,9 @@ pub fn init_compaction() {
 
 /// Where programs get huge pages (`transparent_hugepage=`).
 pub fn init_huge_pages(args: &str) {
-    let mode = |text: &str| match text {
-        "always" => Some(HugePages::Always),
-        "madvise" => Some(HugePages::Madvise),
-        "never" => Some(HugePages::Never),
-        _ => None,
-    };
-    if let Some(mode) = argument(args, "transparent_hugepage", "always, madvise or never", mode) {
-        SPACES.huge_pages().set(mode);
-    }
+    let number = |text: &str| setting::HUGE_PAGES_NAMES.iter().position(|name| *name == text);
+    let set = |text: &str| SPACES.huge_pages().set_number(number(text)?).ok();
+    let _ = argument(args, "transparent_hugepage", "always, madvise or never", set);
 }
 
 /// How much memory is promised to processes (`vm.overcommit_*=`).

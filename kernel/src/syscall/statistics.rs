@@ -236,6 +236,28 @@ pub fn counter(index: usize) -> Option<Counter> {
     Some(Counter { name: name(text), value })
 }
 
+/// A name that is cut is one that nobody finds.
+const _: () = {
+    const fn fits(name: &str) -> bool {
+        name.len() <= size_of::<Counter>() - size_of::<u64>()
+    }
+    let mut n = 0;
+    while n < GAUGES.len() {
+        assert!(fits(GAUGES[n].0));
+        n += 1;
+    }
+    n = 0;
+    while n < TRAFFIC.len() {
+        assert!(fits(TRAFFIC[n].0));
+        n += 1;
+    }
+    n = 0;
+    while n < Event::ALL.len() {
+        assert!(fits(Event::ALL[n].name()));
+        n += 1;
+    }
+};
+
 /// Reclaim's lists of a node, of a control group, or of what is in none.
 pub fn lists(group: usize, node: usize) -> Option<ListsInfo> {
     const { assert!(GENERATIONS == reclaim::GENERATIONS) }

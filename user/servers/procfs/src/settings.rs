@@ -132,13 +132,10 @@ pub fn set_overcommit_ratio(facts: &dyn Facts, text: &[u8]) -> Result<(), Errno>
     set(facts, setting::OVERCOMMIT_RATIO, text)
 }
 
-/// The names of [`setting::HUGE_PAGES`], by value.
-const HUGE_PAGES: [&str; 3] = ["never", "madvise", "always"];
-
 /// transparent_hugepage/enabled.
 pub fn huge_pages(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let now = facts.setting(setting::HUGE_PAGES) as usize;
-    for (value, name) in HUGE_PAGES.iter().enumerate().rev() {
+    for (value, name) in setting::HUGE_PAGES_NAMES.iter().enumerate().rev() {
         let end = if value == 0 { "\n" } else { " " };
         if value == now { write!(out, "[{name}]{end}")? } else { write!(out, "{name}{end}")? }
     }
@@ -148,7 +145,7 @@ pub fn huge_pages(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
 /// Changes it.
 pub fn set_huge_pages(facts: &dyn Facts, text: &[u8]) -> Result<(), Errno> {
     let text = text.trim_ascii();
-    let value = HUGE_PAGES.iter().position(|name| name.as_bytes() == text).ok_or(Errno::EINVAL)?;
+    let value = setting::HUGE_PAGES_NAMES.iter().position(|name| name.as_bytes() == text).ok_or(Errno::EINVAL)?;
     facts.set_setting(setting::HUGE_PAGES, value as u64)
 }
 

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use quire_abi::Errno;
-use quire_abi::flags::Open;
+use quire_abi::flags::{Open, setting};
 use quire_abi::group::GroupInfo;
 use quire_abi::info::{CpuInfo, MountInfo, NodeInfo, ProcessInfo, SystemInfo, ZoneInfo};
 use quire_abi::layout::{Rlimit, Sysinfo, Utsname, dtype, mode, rlimit};
@@ -138,6 +138,10 @@ impl Facts for Machine {
         0b1001
     }
     fn setting(&self, which: usize) -> u64 {
+        // (A number that has a name.)
+        if which == setting::HUGE_PAGES {
+            return 1;
+        }
         which as u64 + 10
     }
     fn set_setting(&self, which: usize, value: u64) -> Result<(), Errno> {
@@ -652,10 +656,32 @@ fn who_may_not_read_or_write_is_refused() {
 }
 
 #[test]
+fn huge_pages_are_a_setting_in_sys() {
+    let machine = machine();
+    machine.system.set(System::Sys);
+    let folder = "kernel/mm/transparent_hugepage";
+    assert_eq!(names_in(&machine, folder), [".", "..", "enabled", "hpage_pmd_size"]);
+    assert_eq!(read(&machine, &format!("{folder}/enabled")), "always [madvise] never\n");
+    assert_eq!(read(&machine, &format!("{folder}/hpage_pmd_size")), "2097152\n");
+    for (text, number) in
+        [("never\n", Ok(0)), ("always", Ok(2)), ("", Err(Errno::EINVAL)), ("[always]", Err(Errno::EINVAL))]
+    {
+        let facts: &dyn Facts = &machine;
+        let set = quire_procfs::settings::set_huge_pages(facts, text.as_bytes());
+        assert_eq!(set, number.map(|_| ()), "{text}");
+        if let Ok(number) = number {
+            let change = machine.changes.borrow_mut().pop();
+            assert_eq!(change, Some(format!("setting {} {number}", setting::HUGE_PAGES)));
+        }
+    }
+    assert!(machine.changes.borrow().is_empty());
+}
+
+#[test]
 fn cpus_and_nodes_are_in_sys() {
     let machine = machine();
     machine.system.set(System::Sys);
-    assert_eq!(names_in(&machine, ""), [".", "..", "devices", "fs"]);
+    assert_eq!(names_in(&machine, ""), [".", "..", "devices", "fs", "kernel"]);
     let cpu = "devices/system/cpu";
     let sets = ["online", "offline", "present", "possible"].map(|set| read(&machine, &format!("{cpu}/{set}")));
     assert_eq!(sets, ["0-1\n", "2\n", "0-2\n", "0-2\n"]);
