@@ -26,6 +26,18 @@ struct Report {
     heading: Option<String>,
     /// The current lines belong to a program that runs tests.
     is_running: bool,
+    failures: Failures,
+}
+
+/// What failed, briefly, for the end of the output: a machine's log stands between a failure and its reason, and some
+/// who keep the output of a long run keep its end alone.
+#[derive(Default)]
+struct Failures {
+    lines: Vec<String>,
+    /// How many more lines the failed test that is being told of may have; `None` outside of its output.
+    room: Option<usize>,
+    /// The next line says why the test panicked.
+    is_reason: bool,
 }
 
 /// Passed and failed tests.
@@ -51,11 +63,37 @@ impl Tally {
     }
 }
 
+impl Failures {
+    /// Lines of a failed test's output that are kept.
+    const LINES: usize = 8;
+
+    /// Keeps the line, if it says that a test failed, where, or why.
+    fn line(&mut self, line: &str) {
+        if let Some(test) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            self.lines.push(format!("failed: {test}"));
+            (self.room, self.is_reason) = (Some(Self::LINES), false);
+            return;
+        }
+        if line == "failures:" || line.starts_with("test result: ") {
+            self.room = None;
+        }
+        let Some(room) = self.room.as_mut().filter(|room| **room > 0) else { return };
+        let is_panic = line.starts_with("thread '") && line.contains(" panicked at ");
+        // What a test program on a machine prints of its failures.
+        if self.is_reason || is_panic || line.starts_with("not ok ") {
+            *room -= 1;
+            self.lines.push(format!("    {line}"));
+        }
+        self.is_reason = is_panic;
+    }
+}
+
 impl Report {
     /// Takes a line of a runner, cargo's or a test program's, and returns the lines to show.
     fn line(&mut self, line: &str) -> Vec<String> {
         self.tally.count(line);
         let plain = progress::without_colour(line);
+        self.failures.line(&plain);
         if let Some(program) = heading(&plain) {
             // Cargo prints this for each program, even for one without a matching test.
             (self.heading, self.is_running) = (Some(program.to_owned()), false);
@@ -156,6 +194,7 @@ pub fn test(options: &TestOptions) -> Result<u8> {
     if tally == Tally::default() {
         eprintln!("xtask: no test was run");
     }
+    report.failures.lines.iter().for_each(|line| println!("{line}"));
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(u8::from(tally.failed > 0 || tally.passed == 0))
 }
@@ -228,7 +267,14 @@ test buddy::splits ... FAILED
 
 failures:
 ---- buddy::splits stdout ----
-assertion failed
+thread 'buddy::splits' (7) panicked at mm/buddy.rs:1:1:
+exit status
+--- output
+ok 1 - fork: 3 checks in 2 ms
+not ok 2 - brk: 24 checks in 44 ms
+
+failures:
+    buddy::splits
 
 test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 9 filtered out; finished in 0.00s
 
@@ -252,7 +298,14 @@ test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
             "",
             "failures:",
             "---- buddy::splits stdout ----",
-            "assertion failed",
+            "thread 'buddy::splits' (7) panicked at mm/buddy.rs:1:1:",
+            "exit status",
+            "--- output",
+            "ok 1 - fork: 3 checks in 2 ms",
+            "not ok 2 - brk: 24 checks in 44 ms",
+            "",
+            "failures:",
+            "    buddy::splits",
             "",
             "test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 9 filtered out; finished in 0.00s",
             "",
@@ -260,5 +313,12 @@ test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         assert_eq!(shown, expected);
         assert_eq!(report.tally, Tally { passed: 1, failed: 1 });
         assert_eq!((report.expected, report.ended), (3, 3));
+        let failures = [
+            "failed: buddy::splits",
+            "    thread 'buddy::splits' (7) panicked at mm/buddy.rs:1:1:",
+            "    exit status",
+            "    not ok 2 - brk: 24 checks in 44 ms",
+        ];
+        assert_eq!(report.failures.lines, failures);
     }
 }
