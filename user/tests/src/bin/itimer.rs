@@ -67,8 +67,12 @@ fn once_and_again(checks: &mut Checks) {
     while COUNT.load(SeqCst) < 5 {
         let _ = signal::suspend(0);
     }
+    let before = COUNT.load(SeqCst);
     let left = set_alarm(0, 0).unwrap_or_default();
-    checks.ok((1..=5 * MS).contains(&left.0) && left.1 == 5 * MS, "an interval goes on and on");
+    // A machine under load may be here after the next signal is sent, and before it is taken: no time is left then.
+    let is_sent = left.0 == 0 && COUNT.load(SeqCst) > before;
+    let is_running = (1..=5 * MS).contains(&left.0);
+    checks.ok((is_running || is_sent) && left.1 == 5 * MS, "an interval goes on and on");
     COUNT.store(0, SeqCst);
     time::sleep_ms(20);
     checks.eq(COUNT.load(SeqCst), 0, "until it is stopped");
