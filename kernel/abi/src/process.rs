@@ -29,6 +29,8 @@ pub mod flag {
     pub const NO_NEW_PRIVILEGES: u32 = 2;
     /// It has memory: it is no zombie, and not about to become one.
     pub const MEMORY: u32 = 4;
+    /// Its memory may have huge pages: no `PR_SET_THP_DISABLE`.
+    pub const HUGE_PAGES: u32 = 8;
 }
 
 /// What the kernel never goes beyond.

@@ -231,6 +231,8 @@ pub struct ListsInfo {
     pub hot: u64,
     /// Pages of programs, among them those that are on no list yet, or cannot leave.
     pub pages: u64,
+    /// Those of them of which it was found that a locked area maps them.
+    pub locked: u64,
     /// How often reclaim has looked at each page; 0: it has never had to.
     pub rounds: u64,
     /// Generations of hot pages.
@@ -382,7 +384,7 @@ pod! {
     VmallocInfo = 4 * 8 + 4 + 4 + 64;
     Counter = 32 + 8;
     CmaInfo = 5 * 8;
-    ListsInfo = (6 + 2 * GENERATIONS) * 8;
+    ListsInfo = (7 + 2 * GENERATIONS) * 8;
     SwapInfo = 6 * 8;
     AreaInfo = 13 * 8 + 4 + 4 + 64 + 8;
 }

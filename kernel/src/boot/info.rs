@@ -149,10 +149,12 @@ pub fn process(from: usize) -> Option<ProcessInfo> {
 
 /// Flags of [`quire_abi::process::flag`].
 pub fn flags(process: &Process) -> u32 {
+    let space = process.space.lock().clone();
     [
         (process.is_dumpable.load(Ordering::Relaxed), flag::DUMPABLE),
         (process.no_new_privileges.load(Ordering::Relaxed), flag::NO_NEW_PRIVILEGES),
-        (process.space.lock().is_some(), flag::MEMORY),
+        (space.is_some(), flag::MEMORY),
+        (space.is_some_and(|space| !space.mm.refuses_huge_pages()), flag::HUGE_PAGES),
     ]
     .iter()
     .filter(|(is_set, _)| *is_set)

@@ -16,7 +16,7 @@ use crate::task::oom;
 use crate::task::thread::current;
 use crate::vm::{Mm, Object};
 
-fn mm() -> Result<&'static KArc<Mm>, Errno> {
+pub(super) fn mm() -> Result<&'static KArc<Mm>, Errno> {
     current().mm().ok_or(Errno::ENOMEM)
 }
 

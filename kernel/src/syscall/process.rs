@@ -8,6 +8,7 @@ use quire_abi::layout::{CloneArgs, Rlimit, rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
 
+use super::memory::mm as own_mm;
 use super::{Answer, Args, extensible, time};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{speculation, timer, uaccess};
@@ -361,6 +362,8 @@ pub fn prctl(a: Args) -> Answer {
         pr::GET_CHILD_SUBREAPER => {
             uaccess::put(a.addr(1), &u32::from(process.is_subreaper.load(Ordering::Relaxed)))?;
         }
+        pr::SET_THP_DISABLE if rest_is_zero(2) => own_mm()?.refuse_huge_pages(a.word(1) != 0),
+        pr::GET_THP_DISABLE if rest_is_zero(1) => return Ok(usize::from(own_mm()?.refuses_huge_pages())),
         // A slack of 0 is the default: what the thread began with. (Here that is Linux's.)
         pr::SET_TIMERSLACK => {
             let slack = if a.0[1] as i64 <= 0 { DEFAULT_SLACK } else { a.0[1] };

@@ -270,6 +270,7 @@ pub fn lists(group: usize, node: usize) -> Option<ListsInfo> {
         watched: view.watched as u64,
         hot: view.hot as u64,
         pages: view.pages as u64,
+        locked: view.locked as u64,
         rounds: view.rounds as u64,
         generations: view.generations as u64,
         hot_by_age: view.hot_by_age.map(|pages| pages as u64),

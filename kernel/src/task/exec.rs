@@ -39,6 +39,7 @@ pub fn exec(program: &Program, path: &[u8], args: &Strings, env: &Strings, frame
     let start = Start { limit: stack_limit, path, args, env, credentials: &credentials };
     let (layout, sigreturn) = startup::fill_stack(&space.mm, &image, &start, &process.handles)?;
     let sp = layout.stack;
+    space.mm.refuse_huge_pages(current().mm().is_some_and(|mm| mm.refuses_huge_pages()));
     space.note_loaded(Loaded { file: program.to_open(), layout, sigreturn });
     let actions = process.actions.lock().clone();
     let actions = actions.copy_for_exec()?;

@@ -50,6 +50,7 @@ pub fn add(sum: &mut ListsInfo, other: &ListsInfo) {
     sum.watched += other.watched;
     sum.hot += other.hot;
     sum.pages += other.pages;
+    sum.locked += other.locked;
     sum.rounds = sum.rounds.max(other.rounds);
     sum.generations = sum.generations.max(other.generations);
     sum.hot_by_age.iter_mut().zip(other.hot_by_age).for_each(|(sum, other)| *sum += other);
@@ -101,7 +102,7 @@ fn ages(text: &mut String, node: u32, lists: &ListsInfo) {
         return;
     }
     *text += &format!(", each of them looked at {} times\n", lists.rounds);
-    let all = lists.pages.max(lists.hot + lists.fresh + lists.watched).max(1);
+    let all = lists.pages.max(lists.hot + lists.fresh + lists.watched + lists.locked).max(1);
     let generations = (lists.generations as usize).min(lists.hot_by_age.len());
     for age in (0..generations).rev() {
         let name = match age {
@@ -117,6 +118,7 @@ fn ages(text: &mut String, node: u32, lists: &ListsInfo) {
     }
     line(text, "cold, fresh", lists.fresh, all, "");
     line(text, "cold, watched", lists.watched, all, "");
+    line(text, "locked", lists.locked, all, "");
     text.push('\n');
 }
 
@@ -173,6 +175,7 @@ mod tests {
             watched: 60,
             hot: 800,
             pages: 1000,
+            locked: 30,
             rounds: 3,
             generations: 3,
             ..ListsInfo::default()
@@ -208,6 +211,7 @@ node 0   1000 pages of programs, each of them looked at 3 times
   hot, oldest   ############............       500  50 %  1.5 of memory ago
   cold, fresh   ##......................       100  10 %
   cold, watched #.......................        60   6 %
+  locked        #.......................        30   3 %
 
 swap     1000 of 51200 pages used, in 333 frames: 3.0 : 1
   100 of one word, 20 as they are, 880 compressed 3.0 : 1

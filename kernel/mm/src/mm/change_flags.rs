@@ -53,7 +53,7 @@ impl<M: Machine> Mm<M> {
         let mut areas = areas.write();
         let areas = &mut *areas;
         let pages = (end - start) >> PAGE_SHIFT;
-        areas.count_out(old, pages);
+        areas.count_out(self.machine, old, pages);
         areas.count_in(flags, pages);
         part.change(areas.tree.cursor(start), split);
         Ok(())

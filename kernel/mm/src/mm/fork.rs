@@ -25,6 +25,7 @@ impl<M: Machine> Mm<M> {
         let anon_vma = AnonVma::fork(&self.anon_vma)?;
         let layout = self.areas.read().layout;
         let child = Self::assemble(self.machine, layout, anon_vma)?;
+        child.refuse_huge_pages(self.refuses_huge_pages());
         let mut areas = self.areas.intend_killable()?;
         let areas = areas.write();
         let mut counts = Counts::default();

@@ -2,6 +2,8 @@
 //!
 //! All of it is behind the question whether there is a last-level table, so a fault on an ordinary page pays nothing for it.
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use super::Mm;
 use super::fault::{FaultError, Stop, Touch};
 use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
@@ -34,6 +36,22 @@ impl VmFlags {
 }
 
 impl<M: Machine> Mm<M> {
+    /// No fault brings huge pages into this space from now on, nor into those that are forked from it; or again
+    /// (`PR_SET_THP_DISABLE`).
+    pub fn refuse_huge_pages(&self, refuses: bool) {
+        self.refuses_huge_pages.store(refuses, Relaxed);
+    }
+
+    /// Whether it refuses them.
+    pub fn refuses_huge_pages(&self) -> bool {
+        self.refuses_huge_pages.load(Relaxed)
+    }
+
+    /// Where it gets them.
+    pub(super) fn huge_pages(&self) -> HugePages {
+        if self.refuses_huge_pages() { HugePages::Never } else { self.machine.spaces().huge_pages().get() }
+    }
+
     /// A fault where there is no last-level table. `false` if the fault is to make one and go on.
     #[cold]
     pub(super) fn fault_above(&self, vma: &Vma<M>, addr: UserAddr, touch: &Touch<'_, M>) -> Result<bool, Stop> {
@@ -89,7 +107,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn wants_block(&self, vma: &Vma<M>, addr: UserAddr, touch: &Touch<'_, M>) -> bool {
         let start = UserAddr::new(addr.get() & !(LEAF_SPAN - 1));
         let fits = vma.start <= start && vma.end > start && LEAF_SPAN <= vma.end - start && vma.backing.is_none();
-        touch.write && fits && vma.flags.may_be_huge(self.machine.spaces().huge_pages().get())
+        touch.write && fits && vma.flags.may_be_huge(self.huge_pages())
     }
 
     /// A new whole page around `addr`, if the area is to have some.

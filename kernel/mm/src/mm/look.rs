@@ -2,6 +2,8 @@
 //!
 //! The table of an entry is locked anyway, so the entries around it are looked at too: what they say is noted in their pages
 //! ([`PageFlags::REFERENCED`]), whose own look needs no walk then (as in Linux's multi-generational LRU).
+//!
+//! A walk that comes to a locked area says so: the page cannot leave, whoever else uses it.
 
 use super::Mm;
 use super::reverse::walk;
@@ -11,22 +13,40 @@ use crate::mm::Machine;
 use crate::page::{Page, PageFlags};
 use crate::pte::index;
 use crate::table::flush::flush_range;
+use crate::vma::VmFlags;
 
 /// Entries that are looked at together: an aligned run.
 const RUN: usize = 16;
 
-/// Whether the page was used since the last look at it. The caller has a reference; no lock is held.
-pub(crate) fn look<M: Machine>(machine: M, page: &Page, pfn: Pfn) -> bool {
+/// What a look at a page has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// It was used since the last look.
+    Used,
+    /// It was not.
+    Unused,
+    /// A locked area maps it.
+    Locked,
+}
+
+/// Looks whether the page was used since the last look at it. The caller has a reference; no lock is held.
+pub(crate) fn look<M: Machine>(machine: M, page: &Page, pfn: Pfn) -> Seen {
     if page.clear_flags(PageFlags::REFERENCED).contains(PageFlags::REFERENCED) {
-        return true;
+        return Seen::Used;
     }
-    let mut is_used = false;
+    let mut seen = Seen::Unused;
     // (A mapping that this misses is looked at the next time.)
-    walk(machine, pfn, Some(1), |mm, _, addr| {
-        is_used |= mm.look_around(addr, pfn);
+    walk(machine, pfn, Some(1), |mm, vma, addr| {
+        if vma.flags.contains(VmFlags::LOCKED) {
+            seen = Seen::Locked;
+            return false;
+        }
+        if mm.look_around(addr, pfn) {
+            seen = Seen::Used;
+        }
         true
     });
-    is_used
+    seen
 }
 
 impl<M: Machine> Mm<M> {

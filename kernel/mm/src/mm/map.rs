@@ -120,7 +120,7 @@ impl<M: Machine> Mm<M> {
     ) -> Option<UserAddr> {
         let is_private = request.object.is_none() && !flags.contains(VmFlags::SHARED);
         let is_free = request.addr == 0 && !request.flags.intersects(Map::FIXED | Map::FIXED_NOREPLACE);
-        let may = is_private && is_free && self.machine.spaces().huge_pages().get() != HugePages::Never;
+        let may = is_private && is_free && self.huge_pages() != HugePages::Never;
         if may { find_aligned(areas, len) } else { None }
     }
 

@@ -57,7 +57,7 @@ mod write_fault;
 #[cfg(test)]
 mod tests;
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use quire_abi::Errno;
 
@@ -179,7 +179,7 @@ impl<M: Machine> Areas<M> {
     }
 
     /// Takes `pages` of this kind off the counts.
-    pub fn count_out(&mut self, flags: VmFlags, pages: usize) {
+    pub fn count_out(&mut self, machine: M, flags: VmFlags, pages: usize) {
         self.total -= pages;
         if flags.is_data() {
             self.data -= pages;
@@ -189,6 +189,7 @@ impl<M: Machine> Areas<M> {
         }
         if flags.contains(VmFlags::LOCKED) && !seeded!(LockedStaysCounted) {
             self.locked -= pages;
+            machine.spaces().note_unlock();
         }
         if flags.contains(VmFlags::ACCOUNT) {
             self.accounted -= pages;
@@ -214,6 +215,7 @@ pub struct Mm<M: Machine> {
     rss_peak: AtomicUsize,
     /// Anonymous pages brought in ahead of the program (see [`ahead`]).
     unproven: AtomicUsize,
+    refuses_huge_pages: AtomicBool,
 }
 
 impl<M: Machine> Mm<M> {
@@ -248,6 +250,7 @@ impl<M: Machine> Mm<M> {
             rss_shared: AtomicUsize::new(0),
             rss_peak: AtomicUsize::new(0),
             unproven: AtomicUsize::new(0),
+            refuses_huge_pages: AtomicBool::new(false),
         })?
         .share();
         AnonVma::begin(&mm.anon_vma, KArc::as_ptr(&mm));
@@ -386,8 +389,12 @@ impl<M: Machine> Drop for Mm<M> {
             return;
         }
         let machine = self.machine;
+        let areas = self.areas.get_mut();
+        if areas.locked != 0 {
+            machine.spaces().note_unlock();
+        }
         // A kill does not end this.
-        self.areas.get_mut().tree.clear(|| _ = machine.resched_point());
+        areas.tree.clear(|| _ = machine.resched_point());
         debug_assert_eq!(self.rss(), 0, "pages charged to a dead space");
         self.machine.spaces().asids().release(self.tables.asid());
     }

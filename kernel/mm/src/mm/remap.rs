@@ -229,10 +229,10 @@ impl<M: Machine> Mm<M> {
         }
 
         if old_len > 0 && !keep {
-            areas.count_out(flags, old_len >> PAGE_SHIFT);
+            areas.count_out(self.machine, flags, old_len >> PAGE_SHIFT);
             cut_out(&mut areas.tree, addr, old_end, upper);
         } else if keep && flags.contains(VmFlags::LOCKED) {
-            unlock_whole(areas, addr, old_end);
+            unlock_whole(self.machine, areas, addr, old_end);
         }
         areas.count_in(flags, new_len >> PAGE_SHIFT);
         let between = neighbours(areas, to, to + new_len, &new.kind());
@@ -297,11 +297,12 @@ fn cut_out<M: Machine>(tree: &mut AreaTree<M>, start: UserAddr, end: UserAddr, u
 }
 
 /// Only the new range of a locked area that is moved and kept stays locked; a part of an area keeps its lock, as on Linux.
-fn unlock_whole<M: Machine>(areas: &mut Areas<M>, start: UserAddr, end: UserAddr) {
+fn unlock_whole<M: Machine>(machine: M, areas: &mut Areas<M>, start: UserAddr, end: UserAddr) {
     let mut cursor = areas.tree.cursor(start);
     if let Some(vma) = cursor.current().filter(|vma| vma.start == start && vma.end == end) {
         let flags = vma.flags - VmFlags::ANY_LOCK;
         areas.locked -= (end - start) >> PAGE_SHIFT;
+        machine.spaces().note_unlock();
         cursor.set_flags(flags);
     }
 }

@@ -60,10 +60,10 @@ impl<M: Machine> Mm<M> {
             let cursor = unsafe { areas.tree.cursor_at(spot) };
             let cut = take_out(self.machine, cursor, start, end, upper, &mut gone);
             for (flags, pages) in cut.into_iter().flatten() {
-                areas.count_out(flags, pages);
+                areas.count_out(self.machine, flags, pages);
             }
             for (n, vma) in (1..).zip(gone.iter()) {
-                areas.count_out(vma.flags, vma.pages());
+                areas.count_out(self.machine, vma.flags, vma.pages());
                 if n % AREAS_TO_POINT == 0 {
                     let _ = self.machine.resched_point();
                 }

@@ -34,6 +34,8 @@ struct Batch {
     len: usize,
     /// Choices that were no page.
     looked: usize,
+    /// How often areas had been unlocked before any of them was tried.
+    unlocks: usize,
 }
 
 impl<M: Machine> Node<M> {
@@ -43,7 +45,8 @@ impl<M: Machine> Node<M> {
         if freed >= target || self.has_no_place(whose) || whose.id == 0 && self.is_barren() {
             return freed;
         }
-        let mut batch = Batch { pages: [Chosen { pfn: Pfn(0), shadow: 0, done: None }; BATCH], len: 0, looked: 0 };
+        let mut batch =
+            Batch { pages: [Chosen { pfn: Pfn(0), shadow: 0, done: None }; BATCH], len: 0, looked: 0, unlocks: 0 };
         let mut tries = 0;
         // (What was freed counts, even if the thread is killed.)
         while freed < target && self.fill(whose, &mut batch, target - freed) {
@@ -100,6 +103,7 @@ impl<M: Machine> Node<M> {
     fn fill(&self, whose: Whose, batch: &mut Batch, wanted: usize) -> bool {
         let Ok(_turn) = self.turn.intend_killable() else { return false };
         self.requeue(whose, batch);
+        batch.unlocks = self.machine.spaces().unlocks();
         let wanted = wanted.min(BATCH);
         while batch.len < wanted && batch.looked < TRIES * wanted {
             if self.machine.resched_point().is_err() {
@@ -141,7 +145,8 @@ impl<M: Machine> Node<M> {
                 Some(Err(Stays::Used)) => _ = self.test(pfn, WATCHED, u64::MAX, whose),
                 // (The group may have room for more slots soon.)
                 Some(Err(Stays::NoSwap)) if whose.id != 0 => self.policy.lock().cool(self.machine, pfn, WATCHED, FRESH),
-                Some(Err(Stays::Locked | Stays::Incompressible | Stays::NoSwap)) => {
+                Some(Err(Stays::Locked)) => self.set_aside(pfn, WATCHED, batch.unlocks),
+                Some(Err(Stays::Incompressible | Stays::NoSwap)) => {
                     frame::page(self.machine, pfn).change_list(WATCHED, KEPT);
                 }
                 Some(Err(_)) => self.policy.lock().cool(self.machine, pfn, WATCHED, FRESH),

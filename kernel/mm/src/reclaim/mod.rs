@@ -28,13 +28,13 @@ use crate::cgroup::Group;
 use crate::fallible::{AllocError, TryVec};
 use crate::frame;
 use crate::machine::Killed;
-use crate::mm::look::look;
+use crate::mm::look::{Seen, look};
 use crate::page::PageFlags;
 use crate::rmap::Release;
 use crate::sync::{Rank, SharedLock, SpinLock};
 use crate::zone::MAX_NODES;
 
-use policy::{FRESH, NEW, Oldest, Policy, WATCHED};
+use policy::{FRESH, LOCKED, NEW, Oldest, Policy, WATCHED};
 pub use policy::{GENERATIONS, View};
 
 /// The most hot pages that a test looks at.
@@ -208,7 +208,8 @@ impl<M: Machine> Node<M> {
     }
 
     fn sweep(&self, whose: Whose) {
-        self.policy.lock().sweep(self.machine, self.node, whose);
+        let unlocks = self.machine.spaces().unlocks();
+        self.policy.lock().sweep(self.machine, self.node, whose, unlocks);
         self.adopt_strangers();
     }
 
@@ -225,8 +226,9 @@ impl<M: Machine> Node<M> {
         }
         // So the hand finds a new page for each one that is tried, if one page in 64 is new.
         let mut wants_cold = {
+            let unlocks = self.machine.spaces().unlocks();
             let mut policy = self.policy.lock();
-            policy.sweep(self.machine, self.node, whose);
+            policy.sweep(self.machine, self.node, whose, unlocks);
             policy.wants_cold()
         };
         self.adopt_strangers();
@@ -266,14 +268,14 @@ impl<M: Machine> Node<M> {
 
     /// Whether the hand has met no page of a program, and none was allocated since.
     fn is_barren(&self) -> bool {
-        let allocs = self.machine.user_allocs();
-        allocs.is_some() && self.policy.lock().barren == allocs
+        let now = self.machine.user_allocs().map(|allocs| (allocs, self.machine.spaces().unlocks()));
+        now.is_some() && self.policy.lock().barren == now
     }
 
     /// Lets the hand go on until it knows a page to work on, at most to the end of its round and once around; whether it does.
     /// The caller has the turn.
     fn find_any(&self, whose: Whose) -> Result<bool, Killed> {
-        let allocs = self.machine.user_allocs();
+        let now = self.machine.user_allocs().map(|allocs| (allocs, self.machine.spaces().unlocks()));
         // Before the first round has ended there is nothing to find.
         let first = self.policy.lock().round();
         let last = if first == 0 { 1 } else { first + 2 };
@@ -284,12 +286,12 @@ impl<M: Machine> Node<M> {
                     return Ok(true);
                 }
                 if policy.round() >= last {
-                    policy.barren = allocs.filter(|_| last > 1 && policy.counts() == (0, 0, 0));
+                    policy.barren = now.filter(|_| last > 1 && policy.counts() == (0, 0, 0));
                     return Ok(false);
                 }
                 // (It is not given up on the word of page blocks.)
                 let everywhere = whose.everywhere || first == 0 || policy.round() > first;
-                policy.sweep(self.machine, self.node, Whose { everywhere, ..whose });
+                policy.sweep(self.machine, self.node, Whose { everywhere, ..whose }, self.machine.spaces().unlocks());
                 policy.has_returned()
             };
             self.adopt_strangers();
@@ -319,11 +321,23 @@ impl<M: Machine> Node<M> {
         done
     }
 
+    /// The page on list `from` is mapped by a locked area, or was when areas had been unlocked so many times.
+    fn set_aside(&self, pfn: Pfn, from: u8, unlocks: usize) {
+        let page = frame::page(self.machine, pfn);
+        // (Whoever unlocks an area later is noticed by the hand.)
+        if page.change_list(from, LOCKED) && self.machine.spaces().unlocks() != unlocks {
+            page.change_list(LOCKED, NEW);
+        }
+    }
+
     /// From now on the page's access flag says whether it is used.
     fn watch(&self, pfn: Pfn) {
+        let unlocks = self.machine.spaces().unlocks();
         self.isolated(pfn, FRESH, |page| {
-            look(self.machine, page, pfn);
-            self.policy.lock().cool(self.machine, pfn, FRESH, WATCHED);
+            match look(self.machine, page, pfn) {
+                Seen::Locked => self.set_aside(pfn, FRESH, unlocks),
+                Seen::Used | Seen::Unused => self.policy.lock().cool(self.machine, pfn, FRESH, WATCHED),
+            }
             ((), false)
         });
     }
@@ -379,18 +393,20 @@ impl<M: Machine> Node<M> {
                 Oldest::NotOlder => return None,
                 Oldest::Unknown => self.sweep(whose),
                 Oldest::Page(pfn, list) => {
-                    let is_used = self.isolated(pfn, list, |page| {
-                        let is_used = look(self.machine, page, pfn);
-                        let mut policy = self.policy.lock();
-                        if is_used {
-                            policy.heat(self.machine, pfn, list);
-                        } else {
-                            policy.cool(self.machine, pfn, list, WATCHED);
+                    let unlocks = self.machine.spaces().unlocks();
+                    let seen = self.isolated(pfn, list, |page| {
+                        let seen = look(self.machine, page, pfn);
+                        match seen {
+                            Seen::Used => self.policy.lock().heat(self.machine, pfn, list),
+                            Seen::Unused => self.policy.lock().cool(self.machine, pfn, list, WATCHED),
+                            Seen::Locked => self.set_aside(pfn, list, unlocks),
                         }
-                        (is_used, false)
+                        (seen, false)
                     });
-                    if let Some(is_used) = is_used {
-                        return Some(!is_used);
+                    match seen {
+                        Some(Seen::Used) => return Some(false),
+                        Some(Seen::Unused) => return Some(true),
+                        Some(Seen::Locked) | None => {}
                     }
                 }
             }

@@ -25,10 +25,13 @@ pub(super) const NEW: u8 = 0;
 pub(super) const FRESH: u8 = 1;
 /// Cold, and its access flag was cleared.
 pub(super) const WATCHED: u8 = 2;
-/// Cannot leave: locked, or incompressible. Looked at again after [`KEPT_FOR`] rounds of the hand.
+/// Cannot leave: it is incompressible. Looked at again after [`KEPT_FOR`] rounds of the hand.
 pub(super) const KEPT: u8 = 3;
 /// Given up by its program.
 pub(super) use crate::page::GIVEN_UP;
+/// Cannot leave: a locked area maps it. It counts as no page, and is looked at again when an area was unlocked, or after
+/// [`LOCKED_FOR`] rounds of the hand: a page may stay with another program than that which has locked it.
+pub(super) const LOCKED: u8 = 7;
 /// The first of the lists of hot pages, one for each generation.
 const HOT: u8 = 8;
 
@@ -36,6 +39,7 @@ const HOT: u8 = 8;
 pub const GENERATIONS: usize = 8;
 
 const KEPT_FOR: usize = 16;
+const LOCKED_FOR: usize = 256;
 
 /// Records that the hand passes under one hold of the lock.
 pub(super) const STRIDE: usize = 64;
@@ -60,6 +64,8 @@ pub struct View {
     pub hot: usize,
     /// Pages of programs.
     pub pages: usize,
+    /// Those of them that cannot leave, because they are locked.
+    pub locked: usize,
     /// Times that the hand came around.
     pub rounds: usize,
     /// How many generations of hot pages there are.
@@ -74,6 +80,11 @@ pub struct View {
 struct Round {
     number: usize,
     pages: usize,
+    locked: usize,
+    /// How often areas had been unlocked as it began.
+    unlocks: usize,
+    /// It looks at locked pages again.
+    takes_locked: bool,
     hot: usize,
     /// The age of the oldest hot page: how many generations are older. At most that of the generation which was the youngest one as the
     /// round began: pages that become hot behind the hand are not older than that.
@@ -83,7 +94,16 @@ struct Round {
 }
 
 impl Round {
-    const FIRST: Round = Round { number: 0, pages: 0, hot: 0, oldest: 0, on_list: [0; GENERATIONS] };
+    const FIRST: Round = Round {
+        number: 0,
+        pages: 0,
+        locked: 0,
+        unlocks: 0,
+        takes_locked: false,
+        hot: 0,
+        oldest: 0,
+        on_list: [0; GENERATIONS],
+    };
 }
 
 /// See the module.
@@ -92,9 +112,11 @@ pub(super) struct Policy {
     /// The hand has met a page in this block that is known to be there by the bit of the group.
     has_met: bool,
     round: Round,
-    /// Pages of programs, and hot ones among them, as the last round has found; hot ones are counted on since.
+    /// Pages of programs that are not locked, hot ones among them, and locked ones, as the last round has found; hot ones are
+    /// counted on since.
     pages: usize,
     hot: usize,
+    locked: usize,
     fresh: Ring,
     watched: Ring,
     /// Hot pages of the oldest generation.
@@ -107,8 +129,9 @@ pub(super) struct Policy {
     given_up: Passed,
     /// The wanted number of cold pages.
     cold: usize,
-    /// What was allocated to programs before a round that has met no page of theirs.
-    pub barren: Option<u64>,
+    /// What was allocated to programs, and how often areas had been unlocked, before a round that has met no page of theirs
+    /// that could leave.
+    pub barren: Option<(u64, usize)>,
     /// The time, in steps of 2^-[`CLOCK_SHIFT`]; 0 before a page has left.
     clock: u64,
     /// When each generation began, in the order of their age.
@@ -128,6 +151,7 @@ impl Policy {
         round: Round::FIRST,
         pages: 0,
         hot: 0,
+        locked: 0,
         fresh: Ring::NONE,
         watched: Ring::NONE,
         oldest: Ring::NONE,
@@ -188,7 +212,7 @@ impl Policy {
         self.fresh.len() + self.watched.len()
     }
 
-    /// Cold pages, hot ones, all: for the statistics.
+    /// Cold pages, hot ones, all that are not locked.
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.cold_pages(), self.hot, self.pages)
     }
@@ -200,7 +224,8 @@ impl Policy {
             fresh: self.fresh.len(),
             watched: self.watched.len(),
             hot: self.hot,
-            pages: self.pages,
+            pages: self.pages + self.locked,
+            locked: self.locked,
             rounds: self.round.number,
             generations: self.generations,
             hot_by_age: core::array::from_fn(|age| if age < self.generations { self.on_list[place(age)] } else { 0 }),
@@ -360,10 +385,11 @@ impl Policy {
     }
 
     /// The hand passes some records, at most [`STRIDE`], of those of the node; those of other groups are skipped.
-    pub fn sweep<M: Machine>(&mut self, machine: M, node: usize, whose: Whose) {
+    /// Until now, areas have been unlocked so many times.
+    pub fn sweep<M: Machine>(&mut self, machine: M, node: usize, whose: Whose, unlocks: usize) {
         self.try_again();
         if self.hand >= machine.pages().pageblocks().len() * PAGEBLOCK_PAGES {
-            self.end_round();
+            self.end_round(unlocks);
         }
         let blocks = machine.pages().pageblocks();
         for _ in 0..STRIDE {
@@ -409,6 +435,10 @@ impl Policy {
             }
             return;
         }
+        if list == LOCKED && !(self.round.takes_locked && page.change_list(LOCKED, NEW)) {
+            self.round.locked += 1;
+            return;
+        }
         self.round.pages += 1;
         match list {
             _ if !self.is_ready() => {}
@@ -434,10 +464,11 @@ impl Policy {
         }
     }
 
-    fn end_round(&mut self) {
-        let Round { number, pages, hot, oldest, on_list } = self.round;
+    fn end_round(&mut self, unlocks: usize) {
+        let Round { number, pages, locked, unlocks: before, hot, oldest, on_list, .. } = self.round;
         self.hand = 0;
         self.pages = pages;
+        self.locked = locked;
         self.hot = hot;
         self.on_list = on_list;
         self.want_cold(self.cold);
@@ -445,7 +476,8 @@ impl Policy {
             self.first = (self.first + oldest) % GENERATIONS;
             self.generations -= oldest;
         }
-        self.round = Round { number: number + 1, oldest: self.generations - 1, ..Round::FIRST };
+        let takes_locked = unlocks != before || number.is_multiple_of(LOCKED_FOR);
+        self.round = Round { number: number + 1, unlocks, takes_locked, oldest: self.generations - 1, ..Round::FIRST };
     }
 }
 

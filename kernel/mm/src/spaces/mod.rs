@@ -33,6 +33,7 @@ pub struct Spaces<M: Machine> {
     swap: Swap<M>,
     cached: AtomicUsize,
     marked: AtomicUsize,
+    unlocks: AtomicUsize,
     hardware_updates: AtomicBool,
     huge_pages: Mode,
 }
@@ -50,6 +51,7 @@ impl<M: Machine> Spaces<M> {
             swap: Swap::new(machine),
             cached: AtomicUsize::new(0),
             marked: AtomicUsize::new(0),
+            unlocks: AtomicUsize::new(0),
             hardware_updates: AtomicBool::new(false),
             huge_pages: Mode::new(),
         }
@@ -133,6 +135,18 @@ impl<M: Machine> Spaces<M> {
     #[inline]
     pub fn marked(&self) -> usize {
         self.marked.load(Ordering::Relaxed)
+    }
+
+    /// A locked area is no more, or not locked any more: pages that could not leave may.
+    #[inline]
+    pub(crate) fn note_unlock(&self) {
+        self.unlocks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was noted.
+    #[inline]
+    pub(crate) fn unlocks(&self) -> usize {
+        self.unlocks.load(Ordering::Relaxed)
     }
 
     /// Whether a fifth of memory has to be written back: then whoever marks more pages writes back first, and memory that can be taken

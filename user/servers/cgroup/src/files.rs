@@ -102,6 +102,9 @@ pub const FILES: &[File] = &[
 ];
 
 /// What can be distributed.
+/// The most tasks that a machine can have on Linux.
+const MOST_TASKS: u64 = 1 << 22;
+
 const CONTROLLERS: [(&str, u32); 2] = [("memory", controller::MEMORY), ("pids", controller::TASKS)];
 
 fn write_controllers(out: &mut String, bits: u32) {
@@ -220,7 +223,11 @@ fn tasks_events(out: &mut String, events: &[u64; 8]) {
 }
 
 fn set_tasks(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno> {
-    facts.set(group.key, set::TASKS, count(text)?)
+    let most = count(text)?;
+    if most > MOST_TASKS && most != u64::MAX {
+        return Err(Errno::EINVAL);
+    }
+    facts.set(group.key, set::TASKS, most)
 }
 
 fn procs(facts: &dyn Facts, group: &GroupInfo, out: &mut String) {

@@ -299,11 +299,11 @@ fn controllers_are_distributed_one_by_one() {
 fn tasks_are_counted_and_limited() {
     let machine = Machine::new();
     machine.mkdir("a").unwrap();
-    for (text, said) in [("7\n", "7\n"), ("0", "0\n"), ("max", "max\n")] {
+    for (text, said) in [("7\n", "7\n"), ("0", "0\n"), ("4194304", "4194304\n"), ("max", "max\n")] {
         machine.write("a/pids.max", text).unwrap();
         assert_eq!(machine.read("a/pids.max").as_deref(), Ok(said));
     }
-    for text in ["", "-1", "x", "1K"] {
+    for text in ["", "-1", "x", "1K", "4194305"] {
         assert_eq!(machine.write("a/pids.max", text), Err(Errno::EINVAL), "{text}");
     }
     {

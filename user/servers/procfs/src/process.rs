@@ -179,7 +179,8 @@ fn status_of_memory(p: &ProcessInfo, detail: &ProcessDetail, out: &mut Out) -> f
         ("VmExe", pages(detail.layout.code)),
         ("VmPTE", p.tables),
     ];
-    lines.iter().try_for_each(|(name, pages)| writeln!(out, "{name}:\t{:>8} kB", kib(*pages)))
+    lines.iter().try_for_each(|(name, pages)| writeln!(out, "{name}:\t{:>8} kB", kib(*pages)))?;
+    writeln!(out, "THP_enabled:\t{}", u32::from(detail.flags & flag::HUGE_PAGES != 0))
 }
 
 /// limits.

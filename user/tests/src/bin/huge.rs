@@ -4,9 +4,10 @@
 #![no_std]
 #![no_main]
 
-use quire_rt::abi::flags::{Prot, madv, sig};
+use quire_rt::abi::flags::{Prot, madv, pr, sig};
+use quire_rt::abi::nr;
 use quire_rt::{Errno, info, mem};
-use user_tests::{Checks, PAGE, RW, is_quire, is_short, map, mprotect, munmap, peek, poke};
+use user_tests::{Checks, PAGE, RW, is_quire, is_short, map, mprotect, munmap, peek, poke, raw};
 
 quire_rt::entry!(main);
 
@@ -134,6 +135,13 @@ fn refused(checks: &mut Checks) {
     poke(at, 1);
     checks.ok(!is_quire() || huge(at, HUGE) == 0, "and there are none");
     let _ = munmap(at, HUGE);
+    let has_none = || {
+        let done = raw(nr::PRCTL, [pr::SET_THP_DISABLE as usize, 1, 0, 0, 0]);
+        let at = blocks(1);
+        poke(at, 1);
+        i32::from(done != Ok(0) || is_quire() && huge(at, HUGE) != 0)
+    };
+    checks.exits(has_none, 0, "nor in a process that refuses them");
 }
 
 /// Memory comes and goes many times.

@@ -17,6 +17,7 @@ fn main() -> i32 {
     death(&mut checks);
     subreaper(&mut checks);
     slack(&mut checks);
+    huge_pages(&mut checks);
     capabilities(&mut checks);
     others(&mut checks);
     clock(&mut checks);
@@ -48,6 +49,20 @@ fn flags(checks: &mut Checks) {
     };
     checks.exits(given_up, 0, "it gives them up for itself and its children");
     checks.eq(set(pr::GET_NO_NEW_PRIVS, 0), Ok(0), "but not its parent");
+}
+
+/// Memory without huge pages, for itself, its children and the programs that they start. (What that means for memory is shown
+/// by `huge`.)
+fn huge_pages(checks: &mut Checks) {
+    checks.eq(set(pr::GET_THP_DISABLE, 0), Ok(0), "a process may get huge pages");
+    checks.fails(prctl(pr::SET_THP_DISABLE, [1, 1, 0, 0]), Errno::EINVAL, "which it refuses with no more than that");
+    checks.fails(set(pr::GET_THP_DISABLE, 1), Errno::EINVAL, "and so is it asked");
+    let refused = || {
+        let done = set(pr::SET_THP_DISABLE, 1) == Ok(0) && set(pr::GET_THP_DISABLE, 0) == Ok(1);
+        (!done || child(|| set(pr::GET_THP_DISABLE, 0).map_or(9, |is| is as i32)) != Ok(Status::Exited(1))) as i32
+    };
+    checks.exits(refused, 0, "it refuses them for itself and its children");
+    checks.eq(set(pr::GET_THP_DISABLE, 0), Ok(0), "but not for its parent");
 }
 
 fn death(checks: &mut Checks) {

@@ -110,6 +110,50 @@ fn what_must_stay_stays() {
     rig.assert_balanced_but(reclaim.frames());
 }
 
+/// That all pages are locked is found after one look at each, and that one is no more is found again.
+#[test]
+fn locked_pages_are_looked_at_once() {
+    let (rig, reclaim) = machine(16);
+    let mm = rig.space();
+    let set = rig.sim.pages().total_managed() * 3 / 4;
+    let at = anon(&rig, &mm, set * PAGE);
+    mm.lock(at, set * PAGE, false).unwrap();
+    let take = |wanted| rig.sim.pages().reclaim(0, ZoneKind::COUNT - 1, wanted);
+    for _ in 0..8 {
+        assert_eq!(take(32), 0);
+    }
+    let view = reclaim.view(0).unwrap();
+    assert_eq!((view.locked, view.pages), (set, set));
+    assert!(view.rounds <= 32, "{} rounds of the hand", view.rounds);
+
+    mm.unlock(at + 64 * PAGE, 256 * PAGE).unwrap();
+    let taken: usize = (0..8).map(|_| take(32)).sum();
+    assert!(taken >= 224, "{taken} of 256 unlocked pages");
+    let away = |page: &usize| !mm.entry(UserAddr::new(at + page * PAGE)).is_present();
+    assert_eq!((0..set).filter(away).count(), taken);
+    assert!((64..320).filter(away).count() == taken);
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced_but(reclaim.frames());
+}
+
+/// A page stays locked for as long as one of those who share it has it locked, and no longer.
+#[test]
+fn a_page_is_locked_by_any_of_its_areas() {
+    let (rig, reclaim) = machine(16);
+    let mm = rig.space();
+    let at = anon(&rig, &mm, 64 * PAGE);
+    mm.lock(at, 64 * PAGE, false).unwrap();
+    let child = mm.fork().unwrap();
+    let take = || (0..8).map(|_| rig.sim.pages().reclaim(0, ZoneKind::COUNT - 1, 32)).sum::<usize>();
+    assert_eq!(take(), 0);
+    rig.idle(0);
+    drop(mm);
+    assert_eq!(take(), 64, "the child has not locked them");
+    drop(child);
+    rig.assert_balanced_but(reclaim.frames());
+}
+
 /// Pages that are not used any more leave, as many as are asked for, wherever they are.
 #[test]
 fn a_round_of_reclaim_frees_what_is_asked_for() {
