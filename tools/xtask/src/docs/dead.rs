@@ -15,6 +15,9 @@ use crate::output;
 /// The folder of rustdoc's pages in the book.
 const REFERENCE: &str = "reference";
 
+/// The folder of the lessons' pages.
+const LESSONS: &str = "lessons";
+
 /// The parts whose pages lead to those of the host's libraries.
 const PARTS: [&str; 2] = ["kernel", "programs"];
 
@@ -24,7 +27,8 @@ pub fn links(book: &Path) -> Result<Vec<String>> {
     let mut known = HashMap::new();
     // mdBook's page for addresses that do not exist refers to the server's root.
     let own = |page: &Path| page.file_name().is_none_or(|name| name != "404.html");
-    for page in pages(book, false)?.into_iter().filter(|page| own(page)) {
+    let lessons = pages_if_any(&book.join(LESSONS))?;
+    for page in pages(book, false)?.into_iter().chain(lessons).filter(|page| own(page)) {
         check(book, &page, |_| true, &mut known, &mut dead)?;
     }
     for part in PARTS {
@@ -57,6 +61,11 @@ fn rustdoc_pages(part: &Path) -> Result<Vec<PathBuf>> {
 /// Whether rustdoc made a link with a place that it was told.
 fn leaves_its_part(target: &str) -> bool {
     target.trim_start_matches("../").starts_with("host/")
+}
+
+/// The pages in a folder, if there is one.
+fn pages_if_any(folder: &Path) -> Result<Vec<PathBuf>> {
+    if folder.is_dir() { pages(folder, false) } else { Ok(Vec::new()) }
 }
 
 /// The pages in a folder, or also those below it.

@@ -2,7 +2,7 @@
 //! rustdoc's pages of the same files.
 
 /// Where rustdoc puts the sources of a folder.
-const FOLDERS: [(&str, &str); 23] = [
+const FOLDERS: [(&str, &str); 24] = [
     ("kernel/abi/src/", "host/src/quire_abi/"),
     ("kernel/ipc/src/", "host/src/quire_ipc/"),
     ("kernel/mm/src/", "host/src/quire_mm/"),
@@ -10,6 +10,7 @@ const FOLDERS: [(&str, &str); 23] = [
     ("kernel/sched/src/", "host/src/quire_sched/"),
     ("kernel/src/", "kernel/src/quire_kernel/"),
     ("platform/src/", "host/src/quire_platform/"),
+    ("user/bin/src/", "programs/src/quire_bin/"),
     ("user/closeup/src/", "host/src/quire_closeup/"),
     ("user/lab/src/", "host/src/quire_lab/"),
     ("user/malloc/src/", "host/src/quire_malloc/"),
@@ -35,11 +36,16 @@ pub struct Link<'a> {
     pub target: &'a str,
 }
 
-/// The links of a page to files outside docs/.
-pub fn to_sources(page: &str) -> Vec<Link<'_>> {
+/// How the targets of links begin that lead out of docs/, on a page that lies `depth` folders below it.
+fn way_out(depth: usize) -> String {
+    format!("]({}", "../".repeat(depth + 1))
+}
+
+/// The links of a page to files outside docs/. The page lies `depth` folders below it.
+pub fn to_sources(page: &str, depth: usize) -> Vec<Link<'_>> {
     let mut links = Vec::new();
-    let mut rest = page;
-    while let Some((before, after)) = rest.split_once("](../") {
+    let (mut rest, way) = (page, way_out(depth));
+    while let Some((before, after)) = rest.split_once(&way) {
         rest = after;
         let (Some((_, text)), Some((target, _))) = (before.rsplit_once('['), after.split_once(')')) else { continue };
         links.push(Link { text, target });
@@ -48,12 +54,12 @@ pub fn to_sources(page: &str) -> Vec<Link<'_>> {
 }
 
 /// A page with its links rewritten for the book.
-pub fn rewritten(page: &str) -> String {
-    let mut text = page.to_owned();
-    for Link { target, .. } in to_sources(page) {
+pub fn rewritten(page: &str, depth: usize) -> String {
+    let (mut text, way, up) = (page.to_owned(), way_out(depth), "../".repeat(depth));
+    for Link { target, .. } in to_sources(page, depth) {
         let found = FOLDERS.iter().find_map(|(folder, place)| Some((place, target.strip_prefix(folder)?)));
         if let Some((place, file)) = found {
-            text = text.replace(&format!("](../{target})"), &format!("](reference/{place}{file}.html)"));
+            text = text.replace(&format!("{way}{target})"), &format!("]({up}reference/{place}{file}.html)"));
         }
     }
     text
@@ -70,8 +76,11 @@ mod tests {
         let page = "a [`Mm::fault`](../kernel/mm/src/mm/fault.rs) b [x](other.md) [y](../README.md)";
         let expected =
             "a [`Mm::fault`](reference/host/src/quire_mm/mm/fault.rs.html) b [x](other.md) [y](../README.md)";
-        assert_eq!(rewritten(page), expected);
-        let links = to_sources(page);
+        assert_eq!(rewritten(page, 0), expected);
+        let below = page.replace("](", "](../");
+        assert_eq!(rewritten(&below, 1), expected.replace("](", "](../"));
+        let links = to_sources(page, 0);
+        assert_eq!(links, to_sources(&below, 1));
         assert_eq!(links[0], Link { text: "`Mm::fault`", target: "kernel/mm/src/mm/fault.rs" });
         assert_eq!(links.len(), 2);
     }
@@ -93,13 +102,9 @@ mod tests {
     fn links_name_what_is_there() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut checked = 0;
-        for entry in fs::read_dir(root.join("docs")).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_none_or(|extension| extension != "md") {
-                continue;
-            }
+        for (path, depth) in crate::docs::pages(&root.join("docs")).unwrap() {
             let page = fs::read_to_string(&path).unwrap();
-            for Link { text, target } in to_sources(&page) {
+            for Link { text, target } in to_sources(&page, depth) {
                 let source = fs::read_to_string(root.join(target));
                 let source = source.unwrap_or_else(|error| panic!("{}: {target}: {error}", path.display()));
                 let has_page = target.ends_with('/') || FOLDERS.iter().any(|(folder, _)| target.starts_with(folder));
@@ -119,10 +124,10 @@ mod tests {
     fn the_table_of_contents_is_complete() {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
         let contents = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
-        for entry in fs::read_dir(docs).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
+        for (path, _) in crate::docs::pages(&docs).unwrap() {
+            let name = path.strip_prefix(&docs).unwrap().to_str().unwrap();
             let is_there = contents.contains(&format!("({name})"));
-            assert!(is_there || name == "SUMMARY.md" || !name.ends_with(".md"), "SUMMARY.md has no {name}");
+            assert!(is_there || name == "SUMMARY.md", "SUMMARY.md has no {name}");
         }
     }
 
@@ -153,9 +158,9 @@ mod tests {
             let page = fs::read_to_string(docs.join(format!("tour-{tour}.md"))).unwrap();
             let (_, list) = page.split_once("Files, in the order of the tour:\n\n").expect("a list of files");
             let files = list.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
-            let listed: Vec<&str> = to_sources(&files).iter().map(|link| link.target).collect();
+            let listed: Vec<&str> = to_sources(&files, 0).iter().map(|link| link.target).collect();
             assert!((3..=5).contains(&listed.len()), "{tour}: {listed:?}");
-            for Link { target, .. } in to_sources(&page) {
+            for Link { target, .. } in to_sources(&page, 0) {
                 assert!(listed.contains(&target), "{tour} needs a file that its list does not have: {target}");
             }
         }

@@ -117,13 +117,27 @@ fn lay_out(docs: &Path, pages: &Path) -> Result<()> {
         fs::remove_dir_all(pages)?;
     }
     output::copy_tree(docs, pages)?;
-    for entry in fs::read_dir(pages)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "md") {
-            output::write(&path, links::rewritten(&fs::read_to_string(&path)?))?;
-        }
+    for (path, depth) in self::pages(pages)? {
+        output::write(&path, links::rewritten(&fs::read_to_string(&path)?, depth))?;
     }
     Ok(())
+}
+
+/// The pages in a folder and those below it, and how many folders below it they are.
+fn pages(folder: &Path) -> Result<Vec<(PathBuf, usize)>> {
+    let mut found = Vec::new();
+    let mut folders = vec![(folder.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push((path, depth + 1));
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push((path, depth));
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn build_book(mdbook: &Path, from: &Path, to: &Path) -> Result<()> {
