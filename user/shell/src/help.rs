@@ -98,6 +98,7 @@ pub const GROUPS: &[(&str, &[Entry])] = &[
             entry("bench", "[ROW...]", "measures memory calls; cargo xtask bench makes a report of it"),
             entry("false", "", "fails"),
             entry("lab", "[SCHEME [OPTION...]]", "compares memory schemes of textbooks; lab alone lists them"),
+            entry("lesson", "[NUMBER [check]]", "the exercises of the lessons, and whether they are solved"),
             entry(
                 "selftest",
                 "[-v] [--pressure] [NAME...]",
