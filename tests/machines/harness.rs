@@ -21,12 +21,15 @@ pub struct Machine {
     seconds: u32,
     /// What xtask is told to do: `run`, and what it says besides.
     command: &'static [&'static str],
+    /// The xtask that boots it, if not that of these sources.
+    xtask: Option<PathBuf>,
 }
 
 impl Machine {
     /// A machine with these options.
     pub fn new(options: &[&str]) -> Machine {
-        Machine { options: options.iter().map(|&o| o.to_owned()).collect(), seconds: SECONDS, command: &["run"] }
+        let options = options.iter().map(|&o| o.to_owned()).collect();
+        Machine { options, seconds: SECONDS, command: &["run"], xtask: None }
     }
 
     /// The default machine.
@@ -69,6 +72,12 @@ impl Machine {
         self
     }
 
+    /// Boots what another xtask has built.
+    pub fn by(mut self, xtask: &Path) -> Machine {
+        self.xtask = Some(xtask.into());
+        self
+    }
+
     /// Stops the machine after this time.
     pub fn seconds(mut self, seconds: u32) -> Machine {
         self.seconds = seconds;
@@ -97,7 +106,8 @@ impl Machine {
 
     /// The command that boots this machine, for tests that handle its terminal themselves.
     pub fn command(&self) -> Command {
-        let xtask = env::var_os("QUIRE_XTASK").expect("these tests are run by `cargo xtask test`");
+        let own = || env::var_os("QUIRE_XTASK").expect("these tests are run by `cargo xtask test`");
+        let xtask = self.xtask.as_ref().map_or_else(own, |xtask| xtask.into());
         let mut command = Command::new(xtask);
         command.args(self.command).args(["--no-build", "--timeout", &self.seconds.to_string()]).args(&self.options);
         command.stdin(Stdio::null());

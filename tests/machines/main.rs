@@ -17,6 +17,7 @@ mod faults;
 mod harness;
 mod lab;
 mod latency;
+mod lessons;
 mod limits;
 mod linux;
 mod misuse;
