@@ -7,8 +7,9 @@
 //! - `backtrace`: return addresses, and the names of functions.
 //! - `vm`: the memory manager bound to this machine, except for threads, which `task` adds.
 //! - `archive`, `interrupts`: the boot archive; the interrupt controller.
-//! - `console`, `power`, `task`, `ipc`, `names`, `devices`: one floor, since they depend on each other. A process has descriptors; threads
-//!   sleep at a descriptor's terminal or pipe; a name is asked of a server, by a call; the terminal sends signals; a panic writes to the console and powers off.
+//! - `console`, `power`, `task`, `ipc`, `names`, `devices`: one floor, since they depend on each other. A process has
+//!   descriptors; threads sleep at a descriptor's terminal or pipe; a name is asked of a server, by a call; the
+//!   terminal sends signals; a panic writes to the console and powers off.
 //! - `boot`: from the device tree to init.
 //! - `syscall`: system calls, one file per family.
 //! - `trap`: exceptions and interrupts.

@@ -106,8 +106,8 @@ pub struct Mailbox {
 impl Mailbox {
     /// # Safety
     ///
-    /// The registers of such a mailbox are mapped at `registers`, at least [`REGISTERS_SIZE`] bytes, as device memory, for
-    /// as long as the value lives, and nobody else uses them meanwhile.
+    /// The registers of such a mailbox are mapped at `registers`, at least [`REGISTERS_SIZE`] bytes, as device memory,
+    /// for as long as the value lives, and nobody else uses them meanwhile.
     pub unsafe fn new(registers: NonNull<u8>) -> Self {
         Self { registers: registers.cast() }
     }

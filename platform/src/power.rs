@@ -137,8 +137,8 @@ const TICKS: u32 = 10;
 /// firmware after the reset what to do.
 ///
 /// What QEMU does not show: it acts at the write to RSTC, before the watchdog runs out, and halts or resets the
-/// emulator. The chip resets about 160 µs later, and firmware then halts in a state that draws power, since a Pi 4 cannot
-/// cut its own supply.
+/// emulator. The chip resets about 160 µs later, and firmware then halts in a state that draws power, since a Pi 4
+/// cannot cut its own supply.
 pub struct PowerManager {
     registers: NonNull<Registers>,
 }

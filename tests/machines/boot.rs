@@ -240,7 +240,8 @@ fn much_memory_is_handed_out_in_time() {
     check_metadata(&outcome, 8 << 20);
 }
 
-/// With 1 GiB, at most 12.5 MiB are in use when the shell runs, the kernel and its page records (8 MiB) among them; the boot archive is not counted.
+/// With 1 GiB, at most 12.5 MiB are in use when the shell runs, the kernel and its page records (8 MiB) among them; the
+/// boot archive is not counted.
 #[test]
 fn little_memory_is_gone_after_boot() {
     let outcome = Machine::new(&["--mem", "1G"]).exec("free; memmap; vmstat");

@@ -159,7 +159,8 @@ fn a_disk_s_end_is_an_end_and_others_may_not() {
     assert_eq!(outcome.succeeded(), "4608\nfull\n0\nno\nkept\nnone\n", "{outcome}");
 }
 
-/// The driver is killed in the middle: readers get an error, the next driver resets the disk, and everything is there again.
+/// The driver is killed in the middle: readers get an error, the next driver resets the disk, and everything is there
+/// again.
 #[test]
 fn a_driver_that_is_killed_is_started_again() {
     let (path, content) = disk("killed.img", 1 << 20);

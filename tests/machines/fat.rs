@@ -1,4 +1,5 @@
-//! File systems on disks: what Quire writes, the host's tools read, and they find nothing wrong; and the other way round.
+//! File systems on disks: what Quire writes, the host's tools read, and they find nothing wrong; and the other way
+//! round.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -261,8 +262,8 @@ fn a_server_that_is_killed_is_started_again() {
     assert_eq!((&fat.read("/kept")[..], &fat.read("/again")[..]), (&b"kept\n"[..], &b"again\n"[..]));
 }
 
-/// A file that is larger than memory is changed by a shared mapping and by write, and the host finds each byte; twice, with a program that is
-/// executed from the disk.
+/// A file that is larger than memory is changed by a shared mapping and by write, and the host finds each byte; twice,
+/// with a program that is executed from the disk.
 #[test]
 fn a_file_larger_than_memory_is_mapped_changed_and_written_back() {
     const LEN: usize = 60 << 20;

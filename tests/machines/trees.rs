@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::{Machine, Outcome, PANICKED, tree};
 
-/// Offsets of header fields: total size, where the structure, the strings and the memory reservations are, the structure block's size.
+/// Offsets of header fields: total size, where the structure, the strings and the memory reservations are, the
+/// structure block's size.
 const TOTAL_SIZE: usize = 4;
 const STRUCTURE: usize = 8;
 const STRINGS: usize = 12;
@@ -93,8 +94,8 @@ fn boots_with(name: &str) -> Outcome {
     outcome
 }
 
-/// Reservations over memory that the kernel already uses are named, and that memory stays in use; as on Linux, no-map memory over it is
-/// ignored as a whole.
+/// Reservations over memory that the kernel already uses are named, and that memory stays in use; as on Linux, no-map
+/// memory over it is ignored as a whole.
 #[test]
 fn reservations_over_what_is_in_use_are_named() {
     let cases: [(&str, &[(&str, &str)]); 5] = [
@@ -168,8 +169,8 @@ fn memory_in_pieces() {
     }
 }
 
-/// A tree that calls the console's registers memory leaves the kernel no port; one that stops finds it all the same, and says what is
-/// wrong with the tree.
+/// A tree that calls the console's registers memory leaves the kernel no port; one that stops finds it all the same,
+/// and says what is wrong with the tree.
 #[test]
 fn a_kernel_that_stops_finds_a_port_that_is_called_memory() {
     let tree = reserving("all-reserved-port.dtb", [(0x4000_0000, 0x800_0000)].into_iter());

@@ -1,5 +1,5 @@
-//! Who may do what with a file or directory: owner, group, others, and root, as POSIX has them. Servers decide by this, and so does the
-//! kernel where it answers in their place.
+//! Who may do what with a file or directory: owner, group, others, and root, as POSIX has them. Servers decide by this,
+//! and so does the kernel where it answers in their place.
 
 /// Access: searching a directory, or executing a file.
 pub const EXECUTE: u32 = 1;
@@ -56,8 +56,8 @@ pub struct Owned {
 }
 
 impl Owned {
-    /// Whether somebody may access it in all of the ways that `wanted` names. Root may do everything, but execute a file only
-    /// if anybody may.
+    /// Whether somebody may access it in all of the ways that `wanted` names. Root may do everything, but execute a
+    /// file only if anybody may.
     pub fn permits(&self, who: &impl Who, wanted: u32) -> bool {
         use crate::layout::mode::{DIR, FMT};
         if who.is_root() {

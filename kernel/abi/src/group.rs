@@ -189,6 +189,7 @@ impl Default for GroupInfo {
     }
 }
 
-// SAFETY: a `repr(C)` record of integers and arrays of integers; its size is that of its fields, so there is no padding.
+// SAFETY: a `repr(C)` record of integers and arrays of integers; its size is that of its fields, so there is no
+// padding.
 unsafe impl Pod for GroupInfo {}
 const _: () = assert!(size_of::<GroupInfo>() == 43 * 8 + 6 * 4 + 256);

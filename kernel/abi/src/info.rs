@@ -17,8 +17,8 @@ pub mod kind {
     pub const REGION: usize = 2;
     /// [`super::CpuInfo`], one a CPU.
     pub const CPU: usize = 3;
-    /// [`super::ProcessInfo`], one a process. The index is a number, and the answer is the process with that number, or else
-    /// with the lowest one above it.
+    /// [`super::ProcessInfo`], one a process. The index is a number, and the answer is the process with that number, or
+    /// else with the lowest one above it.
     pub const PROCESS: usize = 4;
     /// [`PageTypeInfo`](crate::statistics::PageTypeInfo), one a zone and migrate type.
     pub const PAGE_TYPE: usize = 5;
@@ -31,43 +31,48 @@ pub mod kind {
     /// [`CmaInfo`](crate::statistics::CmaInfo), one a contiguous memory area.
     pub const CMA: usize = 9;
     /// [`AreaInfo`](crate::statistics::AreaInfo), one per part of an area, by address, of the process in the fifth
-    /// argument; 0 is the caller. ESRCH if there is no such process, EPERM for a caller that may not inspect it, unless the sixth argument is a
-    /// handle of machine control with the right AUDIT.
+    /// argument; 0 is the caller. ESRCH if there is no such process, EPERM for a caller that may not inspect it, unless
+    /// the sixth argument is a handle of machine control with the right AUDIT.
     pub const AREA: usize = 10;
     /// [`super::MountInfo`], one a mount, the boot archive first.
     pub const MOUNT: usize = 11;
-    /// [`ProcessDetail`](crate::process::ProcessDetail), one record, of the process in the fifth argument. ESRCH if there is no such
-    /// process, as for the following.
+    /// [`ProcessDetail`](crate::process::ProcessDetail), one record, of the process in the fifth argument. ESRCH if
+    /// there is no such process, as for the following.
     pub const DETAIL: usize = 12;
-    /// [`ThreadInfo`](crate::process::ThreadInfo), one a thread of the process in the fifth argument: the thread with the number of
-    /// the index, or else with the lowest one above it.
+    /// [`ThreadInfo`](crate::process::ThreadInfo), one a thread of the process in the fifth argument: the thread with
+    /// the number of the index, or else with the lowest one above it.
     pub const THREAD: usize = 13;
-    /// [`DescriptorInfo`](crate::process::DescriptorInfo), one a descriptor of the process in the fifth argument, found as
-    /// [`THREAD`]. EPERM for a caller that may not inspect the process.
+    /// [`DescriptorInfo`](crate::process::DescriptorInfo), one a descriptor of the process in the fifth argument, found
+    /// as [`THREAD`]. EPERM for a caller that may not inspect the process.
     pub const DESCRIPTOR: usize = 14;
     /// [`super::NodeInfo`], one a node.
     pub const NODE: usize = 15;
-    /// [`GroupInfo`](crate::group::GroupInfo), one a control group: the one with the number of the index, or else with the lowest one
-    /// above it.
+    /// [`GroupInfo`](crate::group::GroupInfo), one a control group: the one with the number of the index, or else with
+    /// the lowest one above it.
     pub const GROUP: usize = 16;
-    /// [`Pressure`](crate::pressure::Pressure): that of the control group with the key that is the index, 0 for the machine.
+    /// [`Pressure`](crate::pressure::Pressure): that of the control group with the key that is the index, 0 for the
+    /// machine.
     pub const PRESSURE: usize = 17;
-    /// [`TranslationInfo`](crate::translation::TranslationInfo), one record: the translation of the address in the index, in the process
-    /// in the fifth argument; 0 is the caller. EPERM for a caller that may not inspect the process, or for an address of the kernel's half,
-    /// unless the sixth argument is a handle of machine control with the right AUDIT.
+    /// [`TranslationInfo`](crate::translation::TranslationInfo), one record: the translation of the address in the
+    /// index, in the process in the fifth argument; 0 is the caller. EPERM for a caller that may not inspect the
+    /// process, or for an address of the kernel's half, unless the sixth argument is a handle of machine control with
+    /// the right AUDIT.
     pub const TRANSLATION: usize = 18;
-    /// [`PageBlocks`](crate::statistics::PageBlocks): the page blocks, from the number of the index on, of the zone whose [`ZONE`] record has
-    /// the index in the fifth argument. ENOENT past its last one.
+    /// [`PageBlocks`](crate::statistics::PageBlocks): the page blocks, from the number of the index on, of the zone
+    /// whose [`ZONE`] record has the index in the fifth argument. ENOENT past its last one.
     pub const PAGE_BLOCKS: usize = 19;
-    /// [`ListsInfo`](crate::statistics::ListsInfo): reclaim's lists of the node in the index, of the control group with the key in the fifth
-    /// argument, 0 for pages of no group. ENOENT for a group that is gone, and for a node without memory.
+    /// [`ListsInfo`](crate::statistics::ListsInfo): reclaim's lists of the node in the index, of the control group with
+    /// the key in the fifth argument, 0 for pages of no group. ENOENT for a group that is gone, and for a node without
+    /// memory.
     pub const LISTS: usize = 20;
     /// [`SwapInfo`](crate::statistics::SwapInfo), one record.
     pub const SWAP: usize = 21;
-    /// [`BlockUse`](crate::statistics::BlockUse): what the frames of page blocks are used for, from the block with the number of the index on, of the
-    /// zone whose [`ZONE`] record has the index in the fifth argument. ENOENT past its last one.
+    /// [`BlockUse`](crate::statistics::BlockUse): what the frames of page blocks are used for, from the block with the
+    /// number of the index on, of the zone whose [`ZONE`] record has the index in the fifth argument. ENOENT past its
+    /// last one.
     pub const BLOCK_USE: usize = 22;
-    /// [`BlockFrames`](crate::statistics::BlockFrames): every frame of the page block with the number of the index. ENOENT if there is no memory.
+    /// [`BlockFrames`](crate::statistics::BlockFrames): every frame of the page block with the number of the index.
+    /// ENOENT if there is no memory.
     pub const BLOCK_FRAMES: usize = 23;
 }
 

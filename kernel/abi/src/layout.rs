@@ -669,8 +669,8 @@ impl HandleInfo {
     pub const RECEIVER: u32 = 4;
     /// Kind: a call to answer, with the right [`REPLY`](crate::ipc::rights::REPLY).
     pub const REPLY: u32 = 5;
-    /// Kind: a memory object, with the rights [`READ`](crate::ipc::rights::READ), [`WRITE`](crate::ipc::rights::WRITE) and
-    /// [`CONTROL`](crate::ipc::rights::CONTROL).
+    /// Kind: a memory object, with the rights [`READ`](crate::ipc::rights::READ), [`WRITE`](crate::ipc::rights::WRITE)
+    /// and [`CONTROL`](crate::ipc::rights::CONTROL).
     pub const MEMORY: u32 = 6;
     /// Kind: a device to drive, with the right [`CONTROL`](crate::ipc::rights::CONTROL).
     pub const DEVICE: u32 = 7;

@@ -1,18 +1,18 @@
 //! How the kernel asks a server for what a path names. `docs/names.md` has the protocol.
 //!
-//! A request's label is an [`op`]. Its words are those of [`word`]; window 0 has the path, followed by a second text if the
-//! operation has one, and window 1 is room for a text that is answered. An answer's label is [`DONE`], [`LINK`], [`UP`], [`HELD`], or an error: an
-//! errno, negative.
+//! A request's label is an [`op`]. Its words are those of [`word`]; window 0 has the path, followed by a second text if
+//! the operation has one, and window 1 is room for a text that is answered. An answer's label is [`DONE`], [`LINK`],
+//! [`UP`], [`HELD`], or an error: an errno, negative.
 
 /// Operations.
 pub mod op {
     /// What is at the end of the path. Answer: [`super::node`].
     pub const LOOKUP: u64 = 0;
-    /// As [`LOOKUP`], opened with the flags of `open` in [`super::word::ARGUMENT`]; with `O_CREAT` a file with the mode in
-    /// [`super::word::MODE`] is made if there is none.
+    /// As [`LOOKUP`], opened with the flags of `open` in [`super::word::ARGUMENT`]; with `O_CREAT` a file with the mode
+    /// in [`super::word::MODE`] is made if there is none.
     pub const OPEN: u64 = 1;
-    /// The directory in which the last part of the path is, whether there is something of that name or not, for the operation in
-    /// [`super::word::ARGUMENT`]. Answer: its number, and where in the path the name begins.
+    /// The directory in which the last part of the path is, whether there is something of that name or not, for the
+    /// operation in [`super::word::ARGUMENT`]. Answer: its number, and where in the path the name begins.
     pub const PARENT: u64 = 2;
     /// Makes a directory with the mode in [`super::word::MODE`]. Answer: [`super::node`].
     pub const MKDIR: u64 = 3;
@@ -22,38 +22,42 @@ pub mod op {
     pub const LINK: u64 = 5;
     /// Removes a name: of a file, or with `AT_REMOVEDIR` in [`super::word::ARGUMENT`] of an empty directory.
     pub const UNLINK: u64 = 6;
-    /// Moves the name in the second text, in the directory [`super::word::OTHER`], to the path; [`super::word::ARGUMENT`] has the flags
-    /// of `renameat2`.
+    /// Moves the name in the second text, in the directory [`super::word::OTHER`], to the path;
+    /// [`super::word::ARGUMENT`] has the flags of `renameat2`.
     pub const RENAME: u64 = 7;
     /// Writes a link's text to window 1. Answer: its length.
     pub const READLINK: u64 = 8;
-    /// Writes records of `getdents64` to window 1, of [`super::word::MODE`] bytes at most: the directory's entries behind the place
-    /// [`super::word::ARGUMENT`], 0 for its beginning; a record's offset is the place behind it. The path is empty. Answer: how many bytes, 0 at the end.
+    /// Writes records of `getdents64` to window 1, of [`super::word::MODE`] bytes at most: the directory's entries
+    /// behind the place [`super::word::ARGUMENT`], 0 for its beginning; a record's offset is the place behind it. The
+    /// path is empty. Answer: how many bytes, 0 at the end.
     pub const READDIR: u64 = 9;
-    /// Writes the path of the directory or file from the root of the file system, which begins with a slash, to window 1. The path is
-    /// empty. Answer: its length. ENOENT for what has no name any more.
+    /// Writes the path of the directory or file from the root of the file system, which begins with a slash, to
+    /// window 1. The path is empty. Answer: its length. ENOENT for what has no name any more.
     pub const PATH: u64 = 10;
-    /// Changes attributes: the second text is a [`super::Change`]. Answer: [`super::node`]; of a file, whose attributes its memory
-    /// object has, that is all.
+    /// Changes attributes: the second text is a [`super::Change`]. Answer: [`super::node`]; of a file, whose attributes
+    /// its memory object has, that is all.
     pub const SET: u64 = 11;
     /// Whether the caller may access what is at the end: [`super::word::ARGUMENT`] has the bits of `access`.
     pub const ACCESS: u64 = 12;
     /// Answer: words of [`super::statfs`]. The path is empty.
     pub const STATFS: u64 = 13;
-    /// Of a file without a memory object: writes the bytes from the place [`super::word::ARGUMENT`] on, [`super::word::MODE`] at most,
-    /// to window 1. The path is empty. Answer: how many, 0 at the end.
+    /// Of a file without a memory object: writes the bytes from the place [`super::word::ARGUMENT`] on,
+    /// [`super::word::MODE`] at most, to window 1. The path is empty. Answer: how many, 0 at the end.
     pub const READ: u64 = 14;
-    /// Of such a file: the second text is to be written at the place [`super::word::ARGUMENT`]. The path is empty. Answer: how many
-    /// bytes were; and of a stored file, where they begin. [`super::word::MODE`] may have [`super::APPEND`].
+    /// Of such a file: the second text is to be written at the place [`super::word::ARGUMENT`]. The path is empty.
+    /// Answer: how many bytes were; and of a stored file, where they begin. [`super::word::MODE`] may have
+    /// [`super::APPEND`].
     pub const WRITE: u64 = 15;
     /// Of such a file: what was written to it is kept from now on, whatever happens to the machine. The path is empty.
     pub const SYNC: u64 = 16;
-    /// Of a disk: what `ioctl` asks by the request [`super::word::ARGUMENT`], of those in [`crate::block`]. The second text is what the program gives.
-    /// The path is empty. Answer: how many bytes of what the program gets are in window 1.
+    /// Of a disk: what `ioctl` asks by the request [`super::word::ARGUMENT`], of those in [`crate::block`]. The second
+    /// text is what the program gives. The path is empty. Answer: how many bytes of what the program gets are in
+    /// window 1.
     pub const CONTROL: u64 = 17;
     /// Of a stored file: it is [`super::word::ARGUMENT`] bytes long from now on. The path is empty.
     pub const CUT: u64 = 18;
-    /// Makes a node of the type for sockets with the mode in [`super::word::MODE`]; what it stands for the kernel knows. Answer: [`super::node`].
+    /// Makes a node of the type for sockets with the mode in [`super::word::MODE`]; what it stands for the kernel
+    /// knows. Answer: [`super::node`].
     pub const SOCKET: u64 = 19;
 }
 
@@ -86,15 +90,15 @@ pub const FOLLOW: u64 = 1 << 32;
 
 /// An answer: it was done, or what was found. The kernel asks again the next time.
 pub const DONE: u64 = 0;
-/// An answer: on the way is a symbolic link, whose text was written to window 1. Words: the directory in which it is, where in the path what is behind it
-/// begins, and the text's length.
+/// An answer: on the way is a symbolic link, whose text was written to window 1. Words: the directory in which it is,
+/// where in the path what is behind it begins, and the text's length.
 pub const LINK: u64 = 1;
 /// An answer: `..` leads out of the root. Words: the root, and where in the path what is behind it begins.
 pub const UP: u64 = 2;
 
-/// An answer: on the way, or for [`op::READLINK`] at the end, is a link to what a process holds. The kernel gives that to those
-/// who may inspect the process, and goes on there. Words: the process's number, where in the path what is behind the link begins, a number of
-/// [`held`], and for a descriptor its number.
+/// An answer: on the way, or for [`op::READLINK`] at the end, is a link to what a process holds. The kernel gives that
+/// to those who may inspect the process, and goes on there. Words: the process's number, where in the path what is
+/// behind the link begins, a number of [`held`], and for a descriptor its number.
 pub const HELD: u64 = 3;
 
 /// What a process holds, as words of [`HELD`] say.
@@ -119,11 +123,13 @@ pub const fn device_of(major: u64, minor: u64) -> u64 {
     (major & 0xfff) << 8 | (major & !0xfff) << 32 | minor & 0xff | (minor & 0xffff_ff00) << 12
 }
 
-/// An answer to [`op::LOOKUP`] and [`op::READDIR`]: as [`DONE`], and the kernel may keep it, and give it to others, until it has the name or the
-/// directory changed itself, or the server revokes it (`QUIRE_FORGET`). For a symbolic link its text was written to window 1. From then on
-/// the kernel decides who may search the directory, or open the file and for what, by [`access`](crate::access).
+/// An answer to [`op::LOOKUP`] and [`op::READDIR`]: as [`DONE`], and the kernel may keep it, and give it to others,
+/// until it has the name or the directory changed itself, or the server revokes it (`QUIRE_FORGET`). For a symbolic
+/// link its text was written to window 1. From then on the kernel decides who may search the directory, or open the
+/// file and for what, by [`access`](crate::access).
 ///
-/// A server that answers so handles one request after the other: it has answered or dropped one before it receives the next.
+/// A server that answers so handles one request after the other: it has answered or dropped one before it receives the
+/// next.
 pub const KEPT: u64 = 4;
 /// An answer to [`op::LOOKUP`]: as ENOENT, there is nothing of the last name, and the kernel may keep that.
 pub const NOTHING: u64 = 5;
@@ -144,8 +150,8 @@ pub mod list {
     pub const IS_END: usize = 1;
 }
 
-/// Words of an answer with what was found. A regular file comes with a handle of its memory object, which has its attributes; without one it
-/// is read and written by messages.
+/// Words of an answer with what was found. A regular file comes with a handle of its memory object, which has its
+/// attributes; without one it is read and written by messages.
 pub mod node {
     /// Its number, below 2⁴⁸; 0 is the root. Its inode number is one more.
     pub const NUMBER: usize = 0;
@@ -153,8 +159,8 @@ pub mod node {
     pub const MODE: usize = 1;
     /// Of a regular file without a memory object: its content is kept. It has a size, and can be cut, synced, executed.
     pub const STORED: u32 = 1 << 16;
-    /// Of a regular file without a memory object: what is written to it may set a trigger ([`super::trigger`]) of the open file, or what is read is the state
-    /// of a control group ([`super::state`]), and poll waits for that.
+    /// Of a regular file without a memory object: what is written to it may set a trigger ([`super::trigger`]) of the
+    /// open file, or what is read is the state of a control group ([`super::state`]), and poll waits for that.
     pub const TRIGGER: u32 = 1 << 17;
     /// What is no part of the type and permissions.
     pub const NOTES: u32 = STORED | TRIGGER;

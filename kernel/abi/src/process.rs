@@ -1,11 +1,13 @@
-//! What the kernel says of a process beyond [`ProcessInfo`](crate::info::ProcessInfo): the records of `QUIRE_INFO` behind the files of
-//! `/proc/PID`, and what `QUIRE_PROCESS_TEXT` and `QUIRE_PROCESS_SET` are about. Memory is in pages, time in nanoseconds.
+//! What the kernel says of a process beyond [`ProcessInfo`](crate::info::ProcessInfo): the records of `QUIRE_INFO`
+//! behind the files of `/proc/PID`, and what `QUIRE_PROCESS_TEXT` and `QUIRE_PROCESS_SET` are about. Memory is in
+//! pages, time in nanoseconds.
 
 use crate::layout::{Pod, Rlimit, rlimit};
 
 /// The parts of a process's memory that exec has filled, for `QUIRE_PROCESS_TEXT(pid, which, offset, buf, len)`.
 pub mod text {
-    /// The arguments, each with its NUL. Any process may read those of any other. Those of number 0 are the kernel's, without a NUL.
+    /// The arguments, each with its NUL. Any process may read those of any other. Those of number 0 are the kernel's,
+    /// without a NUL.
     pub const ARGUMENTS: usize = 0;
     /// The environment.
     pub const ENVIRONMENT: usize = 1;
@@ -15,9 +17,11 @@ pub mod text {
 
 /// What `QUIRE_PROCESS_SET(control, pid, what, value, privileged)` changes. It needs the right `PROCESSES`.
 pub mod set {
-    /// The name of the thread with the number that stands for the process; `value` is the address of 16 bytes, NUL-padded.
+    /// The name of the thread with the number that stands for the process; `value` is the address of 16 bytes,
+    /// NUL-padded.
     pub const NAME: usize = 0;
-    /// `oom_score_adj`, plus 1000. It may go below the least that somebody privileged has set only if `privileged` is not 0: EACCES.
+    /// `oom_score_adj`, plus 1000. It may go below the least that somebody privileged has set only if `privileged` is
+    /// not 0: EACCES.
     pub const OOM_SCORE_ADJ: usize = 1;
 }
 
@@ -234,7 +238,8 @@ pub struct DescriptorInfo {
 macro_rules! pod {
     ($($t:ty = $size:expr;)*) => {
         $(
-            // SAFETY: a `repr(C)` record of integers and such records; its size is that of its fields, so there is no padding.
+            // SAFETY: a `repr(C)` record of integers and such records; its size is that of its fields, so there is no
+            // padding.
             unsafe impl Pod for $t {}
             const _: () = assert!(size_of::<$t>() == $size);
         )*

@@ -35,8 +35,8 @@ pub struct PageBlocks {
     pub count: u32,
     /// 0.
     pub pad: u32,
-    /// The free pages of each ([`PageBlocks::FREE`]), without those on per-CPU lists, and its migrate type, from [`PageBlocks::TYPE_SHIFT`] on;
-    /// [`PageBlocks::NONE`] for one that is not the zone's.
+    /// The free pages of each ([`PageBlocks::FREE`]), without those on per-CPU lists, and its migrate type, from
+    /// [`PageBlocks::TYPE_SHIFT`] on; [`PageBlocks::NONE`] for one that is not the zone's.
     pub blocks: [u16; PageBlocks::ROOM],
 }
 
@@ -79,7 +79,8 @@ pub mod frame_use {
     pub const COUNT: usize = 8;
 }
 
-/// What the frames of page blocks are used for. Blocks change while they are looked at: the counts of each are of about one moment.
+/// What the frames of page blocks are used for. Blocks change while they are looked at: the counts of each are of about
+/// one moment.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct BlockUse {
@@ -218,8 +219,8 @@ pub struct CmaInfo {
 /// The most generations of hot pages at a time.
 pub const GENERATIONS: usize = 8;
 
-/// Reclaim's lists of a node, of the pages of one control group or of none. (Counts of hot pages, and of all, are those of the last time that reclaim has
-/// looked at each.)
+/// Reclaim's lists of a node, of the pages of one control group or of none. (Counts of hot pages, and of all, are those
+/// of the last time that reclaim has looked at each.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ListsInfo {

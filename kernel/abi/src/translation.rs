@@ -1,5 +1,5 @@
-//! The translation of an address, step by step: the record of `QUIRE_INFO` behind `walk`. Physical addresses are in bytes; names are
-//! NUL-padded.
+//! The translation of an address, step by step: the record of `QUIRE_INFO` behind `walk`. Physical addresses are in
+//! bytes; names are NUL-padded.
 
 use crate::layout::Pod;
 
@@ -258,7 +258,8 @@ impl Default for TranslationInfo {
     }
 }
 
-// SAFETY: a `repr(C)` record of integers, arrays of integers, and such records; its size is that of its fields, so there is no padding.
+// SAFETY: a `repr(C)` record of integers, arrays of integers, and such records; its size is that of its fields, so
+// there is no padding.
 unsafe impl Pod for TranslationInfo {}
 const _: () = {
     assert!(size_of::<FrameInfo>() == 4 * 8 + 8 * 4 + 8 + 8 + 16);

@@ -11,9 +11,9 @@ use quire_mm::fallible::{AllocError, KArc};
 use super::reply::Saved;
 use super::word::{Generation, Outcome, Word};
 
-/// The registers x0 to x10 of a thread that sleeps in a call or a receive, or what stands for them: x0 is the answer, x1 to
-/// x7 the message, x9 the badge. x10 is for the sender how many of its six words carry something, beside options, and for the
-/// receiver the events that came.
+/// The registers x0 to x10 of a thread that sleeps in a call or a receive, or what stands for them: x0 is the answer,
+/// x1 to x7 the message, x9 the badge. x10 is for the sender how many of its six words carry something, beside options,
+/// and for the receiver the events that came.
 pub type Registers = [u64; 11];
 
 /// Of [`Registers`], the label and the words.
@@ -23,8 +23,8 @@ pub(crate) const BADGE: usize = 9;
 /// Of [`Registers`], the sender's options and the receiver's events.
 pub(crate) const EXTRA: usize = 10;
 
-/// Copies a message: the label, and as many words as the sender says. The receiver's other registers of a message become
-/// zero, whatever the sender's hold.
+/// Copies a message: the label, and as many words as the sender says. The receiver's other registers of a message
+/// become zero, whatever the sender's hold.
 #[inline]
 pub(crate) fn copy_message(to: &mut Registers, from: &Registers) {
     if from[EXTRA] & options::WORDS >= 6 {
@@ -56,14 +56,17 @@ pub struct Call<M: Machine> {
     pub(crate) link: LinkedListLink,
     /// The reply's entry if it was saved, for as long as the call is held. Under the lock of the call's endpoint.
     pub(crate) saved: AtomicPtr<Saved<M>>,
-    /// What its server is to be told as soon as it saves the call, but for [`News::GONE`](super::News::GONE). As `saved`.
+    /// What its server is to be told as soon as it saves the call, but for [`News::GONE`](super::News::GONE). As
+    /// `saved`.
     pub(crate) news: AtomicU32,
     /// What the call carries that [`Call::attached_to`] names. Written by the caller between calls, and by whoever
     /// [is at work](super::Reply::with_caller) on the caller.
     pub(crate) attachments: UnsafeCell<Attachments>,
-    /// The number of the last generation whose call carries something: a plain call touches neither this nor what follows.
+    /// The number of the last generation whose call carries something: a plain call touches neither this nor what
+    /// follows.
     pub(crate) attached_to: AtomicU64,
-    /// The address of a page of a window that the caller is to bring in, with [`WRITE`] if for writing; [`NOTHING`] for none.
+    /// The address of a page of a window that the caller is to bring in, with [`WRITE`] if for writing; [`NOTHING`] for
+    /// none.
     pub(crate) wanted: AtomicUsize,
     /// The caller could not bring a page in: it is not asked again.
     pub(crate) is_broken: AtomicBool,
@@ -76,8 +79,8 @@ const WRITE: usize = 1;
 
 intrusive_adapter!(pub(crate) InQueue<M> = UnsafeRef<Call<M>>: Call<M> { link => LinkedListLink } where M: Machine);
 
-// SAFETY: the link is only touched under the lock of the endpoint in whose queue it is; the attachments by the caller between calls,
-// and between `Word::begin_answer` and its end, which one thread at a time is; the rest is atomic.
+// SAFETY: the link is only touched under the lock of the endpoint in whose queue it is; the attachments by the caller
+// between calls, and between `Word::begin_answer` and its end, which one thread at a time is; the rest is atomic.
 unsafe impl<M: Machine> Sync for Call<M> {}
 // SAFETY: as above; nothing in it is bound to a CPU.
 unsafe impl<M: Machine> Send for Call<M> {}
@@ -132,7 +135,8 @@ impl<M: Machine> Call<M> {
         self.attached_to.load(Ordering::Relaxed) == call.number()
     }
 
-    /// The page that the caller is to bring in, and whether for writing. The caller's, during a call that has attachments.
+    /// The page that the caller is to bring in, and whether for writing. The caller's, during a call that has
+    /// attachments.
     pub fn take_wanted(&self) -> Option<(usize, bool)> {
         let wanted = self.wanted.swap(NOTHING, Ordering::Acquire);
         (wanted != NOTHING).then_some((wanted & !WRITE, wanted & WRITE != 0))
@@ -184,11 +188,13 @@ impl<M: Machine> Caller<'_, M> {
 
     /// What the call carries, if anything.
     pub fn attachments(&mut self) -> Option<&mut Attachments> {
-        // SAFETY: the record is this thread's for as long as it has this, and `&mut self` makes the reference the only one.
+        // SAFETY: the record is this thread's for as long as it has this, and `&mut self` makes the reference the only
+        // one.
         self.call.has_attachments(self.generation).then(|| unsafe { &mut *self.call.attachments.get() })
     }
 
-    /// Asks the caller to bring in a page of a window, for which it is to be woken; `false` if it has tried before, and could not.
+    /// Asks the caller to bring in a page of a window, for which it is to be woken; `false` if it has tried before, and
+    /// could not.
     pub fn want(&self, page: usize, write: bool) -> bool {
         let may_come = !self.call.is_broken.load(Ordering::Acquire);
         if may_come {

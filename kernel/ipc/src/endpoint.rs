@@ -42,8 +42,8 @@ pub enum Received<M: Machine> {
 pub struct HandedOver<M: Machine> {
     /// Which call of its record it is.
     pub generation: Generation,
-    /// The right to answer, for a receiver that is parked: its receive is over, and it does not [leave](Endpoint::leave). Another one
-    /// comes for it when it leaves.
+    /// The right to answer, for a receiver that is parked: its receive is over, and it does not
+    /// [leave](Endpoint::leave). Another one comes for it when it leaves.
     pub reply: Option<Reply<M>>,
 }
 
@@ -51,7 +51,8 @@ pub struct HandedOver<M: Machine> {
 pub enum HandedBack<M: Machine> {
     /// The caller was claimed, and the server waits as a receiver. What is left of the reply is to be dropped.
     Claimed(Reply<M>),
-    /// The caller was roused in the ordinary way, or is gone. The server does not wait yet, and drops what is left of the reply.
+    /// The caller was roused in the ordinary way, or is gone. The server does not wait yet, and drops what is left of
+    /// the reply.
     Answered(Reply<M>),
     /// There is something to receive, or the endpoint is dead: nothing has happened.
     Busy(Reply<M>),
@@ -61,8 +62,8 @@ pub enum HandedBack<M: Machine> {
 pub struct Receiver<M: Machine> {
     thread: usize,
     registers: Cell<*mut Registers>,
-    /// Whether its thread is parked while it waits, so that whoever claims it ends its receive. The thread's own while it runs;
-    /// read by whoever has claimed it.
+    /// Whether its thread is parked while it waits, so that whoever claims it ends its receive. The thread's own while
+    /// it runs; read by whoever has claimed it.
     is_parked: Cell<bool>,
     link: LinkedListLink,
     /// Under the endpoint's lock while it is linked; afterwards the thread's own.
@@ -119,8 +120,8 @@ impl<M: Machine> Receiver<M> {
         self.is_parked.set(false);
     }
 
-    /// Whether it need not wait any more. It [leaves](Endpoint::leave) nevertheless: whoever served it may still be about to
-    /// wake it.
+    /// Whether it need not wait any more. It [leaves](Endpoint::leave) nevertheless: whoever served it may still be
+    /// about to wake it.
     #[inline]
     pub fn is_served(&self) -> bool {
         self.state.load(Ordering::Acquire) != WAITS
@@ -129,12 +130,12 @@ impl<M: Machine> Receiver<M> {
     /// Gives it a call's message and events.
     ///
     /// # Safety
-    /// The receiver is in `Endpoint::receive`, or waits, and the endpoint's lock is held; the call's registers belong to
-    /// its caller, which waits.
+    /// The receiver is in `Endpoint::receive`, or waits, and the endpoint's lock is held; the call's registers belong
+    /// to its caller, which waits.
     #[inline]
     unsafe fn take_call(&self, call: &Call<M>, events: u64) {
-        // SAFETY: the registers are the receiver's for as long as it waits (`Endpoint::receive` has that promise), the lock
-        // makes the caller the only one who writes to them, and the other registers are those of another thread.
+        // SAFETY: the registers are the receiver's for as long as it waits (`Endpoint::receive` has that promise), the
+        // lock makes the caller the only one who writes to them, and the other registers are those of another thread.
         let (to, from) = unsafe { (&mut *self.registers.get(), &*call.registers.load(Ordering::Relaxed)) };
         copy_message(to, from);
         (to[0], to[BADGE], to[EXTRA]) = (received::CALL, call.badge.load(Ordering::Relaxed), events);
@@ -172,12 +173,13 @@ enum Purpose {
     Events,
 }
 
-// SAFETY: links, nodes and what they hold are only touched under the lock that this lives in. A node is taken out before
-// its owner goes: a receiver by `Endpoint::leave`, a call by `Endpoint::withdraw`, a saved reply by its drop.
+// SAFETY: links, nodes and what they hold are only touched under the lock that this lives in. A node is taken out
+// before its owner goes: a receiver by `Endpoint::leave`, a call by `Endpoint::withdraw`, a saved reply by its drop.
 unsafe impl<M: Machine> Send for State<M> {}
 
 impl<M: Machine> State<M> {
-    /// Whether there is something to receive; if so, it is given to the receiver: one piece of news or one call, and all events.
+    /// Whether there is something to receive; if so, it is given to the receiver: one piece of news or one call, and
+    /// all events.
     ///
     /// # Safety
     /// As [`Receiver::take_call`].
@@ -193,8 +195,8 @@ impl<M: Machine> State<M> {
             return Received::Other;
         }
         if let Some(call) = self.calls.pop_front() {
-            // SAFETY: a queued record is its caller's, which takes the lock before it lets go of it. `ManuallyDrop`, since
-            // the queue owns nothing.
+            // SAFETY: a queued record is its caller's, which takes the lock before it lets go of it. `ManuallyDrop`,
+            // since the queue owns nothing.
             let call = unsafe { ManuallyDrop::new(KArc::from_raw(UnsafeRef::into_raw(call))) };
             // SAFETY: the caller's promise; this call's caller waits, or comes for the lock.
             unsafe { receiver.take_call(&call, core::mem::take(&mut self.events)) };
@@ -273,13 +275,13 @@ impl<M: Machine> Endpoint<M> {
         if state.purpose == wanted { Ok(()) } else { Err(Errno::EBUSY) }
     }
 
-    /// Sends the message in `registers`. A waiting receiver gets it at once, and `rouse` is told its thread, under the lock:
-    /// it does not end before `rouse` returns. EPIPE if the endpoint is dead.
+    /// Sends the message in `registers`. A waiting receiver gets it at once, and `rouse` is told its thread, under the
+    /// lock: it does not end before `rouse` returns. EPIPE if the endpoint is dead.
     ///
     /// # Safety
-    /// The caller owns the endpoint until the call has ended. `registers` are the calling thread's, which touches neither them nor the record, and does not end, before the
-    /// call has ended: it has an [outcome](Call::outcome), or was [withdrawn](Endpoint::withdraw) or [given
-    /// up](Endpoint::give_up).
+    /// The caller owns the endpoint until the call has ended. `registers` are the calling thread's, which touches
+    /// neither them nor the record, and does not end, before the call has ended: it has an [outcome](Call::outcome), or
+    /// was [withdrawn](Endpoint::withdraw) or [given up](Endpoint::give_up).
     #[inline]
     pub unsafe fn call(
         &self,
@@ -300,8 +302,8 @@ impl<M: Machine> Endpoint<M> {
             return Ok(Sent::Queued(generation));
         };
         let generation = call.word.begin_held();
-        // SAFETY: the receiver was linked, so it waits and comes for the lock before it leaves; the registers of the caller are
-        // its own.
+        // SAFETY: the receiver was linked, so it waits and comes for the lock before it leaves; the registers of the
+        // caller are its own.
         unsafe {
             receiver.take_call(call, core::mem::take(&mut state.events));
             *receiver.reply.get() = Some(Reply::new(self.machine, call.clone(), generation));
@@ -311,12 +313,12 @@ impl<M: Machine> Endpoint<M> {
         Ok(Sent::Received(generation))
     }
 
-    /// As [`Endpoint::call`], if a receiver waits and `claim`, which is told its thread under the lock, says that this thread is now the
-    /// caller's to run, and runs nowhere. `None`: nothing has happened.
+    /// As [`Endpoint::call`], if a receiver waits and `claim`, which is told its thread under the lock, says that this
+    /// thread is now the caller's to run, and runs nowhere. `None`: nothing has happened.
     ///
     /// # Safety
-    /// As [`Endpoint::call`]. And if the result is `Some`, whoever [answers](Endpoint::hand_back) may do with the calling
-    /// thread what `claim` allows with the receiver.
+    /// As [`Endpoint::call`]. And if the result is `Some`, whoever [answers](Endpoint::hand_back) may do with the
+    /// calling thread what `claim` allows with the receiver.
     #[inline]
     pub unsafe fn hand_over(
         &self,
@@ -349,10 +351,10 @@ impl<M: Machine> Endpoint<M> {
         Some(HandedOver { generation, reply: None })
     }
 
-    /// Answers a call and waits for the next, in one step: if there is nothing to receive, and `claim`, which is told the
-    /// caller's thread under the lock, says that this thread is the server's to run, as in [`Endpoint::hand_over`]. The call is over then
-    /// for a caller that is parked, too, and `receiver` is linked. If the caller cannot be claimed `rouse` is told its thread, as in
-    /// [`Reply::answer`].
+    /// Answers a call and waits for the next, in one step: if there is nothing to receive, and `claim`, which is told
+    /// the caller's thread under the lock, says that this thread is the server's to run, as in [`Endpoint::hand_over`].
+    /// The call is over then for a caller that is parked, too, and `receiver` is linked. If the caller cannot be
+    /// claimed `rouse` is told its thread, as in [`Reply::answer`].
     ///
     /// # Safety
     /// As [`Endpoint::receive`], if the caller is claimed. The receiver's registers hold the answer.
@@ -392,7 +394,8 @@ impl<M: Machine> Endpoint<M> {
         is_queued
     }
 
-    /// The caller gives up a call that was received, and its server is told if it has saved it. `false` if it is answered.
+    /// The caller gives up a call that was received, and its server is told if it has saved it. `false` if it is
+    /// answered.
     pub fn give_up(&self, call: &Call<M>, generation: Generation) -> bool {
         let is_given_up = call.word.give_up(generation, || self.machine.relax());
         if is_given_up {
@@ -401,8 +404,8 @@ impl<M: Machine> Endpoint<M> {
         is_given_up
     }
 
-    /// The caller, whose call was received, has a signal to handle: its server is told if it has saved the call, or will be
-    /// when it does so.
+    /// The caller, whose call was received, has a signal to handle: its server is told if it has saved the call, or
+    /// will be when it does so.
     pub fn interrupt(&self, call: &Call<M>) {
         self.tell(call, News::INTERRUPTED);
     }
@@ -453,7 +456,8 @@ impl<M: Machine> Endpoint<M> {
     pub(crate) fn register(&self, saved: &Saved<M>) -> bool {
         let mut state = self.state.lock();
         let call = saved.reply().call();
-        // A caller that gives up says so in the word first, then comes for the lock of its endpoint: it must be this one.
+        // A caller that gives up says so in the word first, then comes for the lock of its endpoint: it must be this
+        // one.
         if !saved.reply().is_of(self) || !saved.reply().is_awaited() {
             return false;
         }
@@ -476,11 +480,12 @@ impl<M: Machine> Endpoint<M> {
         }
     }
 
-    /// Receives what there is. Otherwise the receiver waits, unless it has no time: EAGAIN. EPIPE if the endpoint is dead.
+    /// Receives what there is. Otherwise the receiver waits, unless it has no time: EAGAIN. EPIPE if the endpoint is
+    /// dead.
     ///
     /// # Safety
-    /// The receiver's registers are the calling thread's, which touches neither them nor the receiver, and does not end,
-    /// before it has left ([`Endpoint::leave`]) if it waits.
+    /// The receiver's registers are the calling thread's, which touches neither them nor the receiver, and does not
+    /// end, before it has left ([`Endpoint::leave`]) if it waits.
     #[inline]
     pub unsafe fn receive(&self, receiver: &Receiver<M>, may_wait: bool) -> Result<Received<M>, Errno> {
         let mut state = self.state.lock();

@@ -27,7 +27,8 @@ impl<M: Machine> Reply<M> {
         Self { call, generation, machine }
     }
 
-    /// Whether the caller is parked, so that whoever answers by [`Endpoint::hand_back`] ends its call. Before the answer has ended.
+    /// Whether the caller is parked, so that whoever answers by [`Endpoint::hand_back`] ends its call. Before the
+    /// answer has ended.
     #[inline]
     fn is_of_parked(&self) -> bool {
         self.call.is_parked.load(Ordering::Relaxed)
@@ -53,21 +54,22 @@ impl<M: Machine> Reply<M> {
         self.call.word.is_held(self.generation)
     }
 
-    /// Whether the call came by this endpoint. Only for a call that [is awaited](Reply::is_awaited) afterwards: the record of
-    /// another may be in a call to anybody.
+    /// Whether the call came by this endpoint. Only for a call that [is awaited](Reply::is_awaited) afterwards: the
+    /// record of another may be in a call to anybody.
     pub fn is_of(&self, endpoint: &Endpoint<M>) -> bool {
         self.call.endpoint.load(Ordering::Acquire) == core::ptr::from_ref(endpoint).addr()
     }
 
-    /// Answers with the message in `from`. `rouse` is told the caller, and makes it runnable or sees to it that it will be;
-    /// the caller does not go on before this returns. `false` if it is gone.
+    /// Answers with the message in `from`. `rouse` is told the caller, and makes it runnable or sees to it that it will
+    /// be; the caller does not go on before this returns. `false` if it is gone.
     #[inline]
     pub fn answer(self, from: &Registers, rouse: impl FnOnce(usize)) -> bool {
         self.end_with(from, rouse)
     }
 
-    /// Runs `work` while the caller waits for its answer: it does not go on, give up or end meanwhile, and others that hold the
-    /// reply too come after. `None` if it is gone. Interrupts are masked: `work` is short, and takes no endpoint's lock.
+    /// Runs `work` while the caller waits for its answer: it does not go on, give up or end meanwhile, and others that
+    /// hold the reply too come after. `None` if it is gone. Interrupts are masked: `work` is short, and takes no
+    /// endpoint's lock.
     pub fn with_caller<R>(&self, work: impl FnOnce(Caller<'_, M>) -> R) -> Option<R> {
         let call = &*self.call;
         let irq = self.machine.irq_save();
@@ -80,8 +82,8 @@ impl<M: Machine> Reply<M> {
         result
     }
 
-    /// Answers as [`Reply::answer`], with what `bring` does for it: the numbers of up to four handles that are the caller's then.
-    /// If it fails there is no answer yet. As for [`Reply::with_caller`]. `None` if the caller is gone.
+    /// Answers as [`Reply::answer`], with what `bring` does for it: the numbers of up to four handles that are the
+    /// caller's then. If it fails there is no answer yet. As for [`Reply::with_caller`]. `None` if the caller is gone.
     pub fn answer_with<E>(
         &self,
         from: &Registers,
@@ -229,8 +231,8 @@ unsafe impl<M: Machine> Sync for Saved<M> {}
 unsafe impl<M: Machine> Send for Saved<M> {}
 
 impl<M: Machine> Saved<M> {
-    /// Puts the reply to a call of `endpoint` aside. `None` if the caller is gone. If the call came by another endpoint, it is
-    /// broken; without memory the reply comes back.
+    /// Puts the reply to a call of `endpoint` aside. `None` if the caller is gone. If the call came by another
+    /// endpoint, it is broken; without memory the reply comes back.
     pub fn try_new(endpoint: &KArc<Endpoint<M>>, reply: Reply<M>, token: u64) -> Result<Option<KArc<Self>>, Reply<M>> {
         let saved = KArc::try_new_from(reply, |reply| Self {
             reply,
@@ -247,8 +249,8 @@ impl<M: Machine> Saved<M> {
         &self.reply
     }
 
-    /// Answers the call, as [`Reply::answer`]. The call's record is told first that nothing is saved any more, so that the
-    /// caller's next call finds it as it should be.
+    /// Answers the call, as [`Reply::answer`]. The call's record is told first that nothing is saved any more, so that
+    /// the caller's next call finds it as it should be.
     pub fn answer(&self, from: &Registers, rouse: impl FnOnce(usize)) -> bool {
         self.endpoint.unregister(self);
         self.reply.end_with(from, rouse)

@@ -1,8 +1,8 @@
 //! Handles that move from one table to another: all of a message, or none.
 //!
 //! At each step a handle has one owner: it is taken out of the one table and put into the other with both locked, and
-//! nothing fails between. What can fail (a handle that is not there, or may not move; a table that is full, or lacks memory)
-//! is found before the first one moves.
+//! nothing fails between. What can fail (a handle that is not there, or may not move; a table that is full, or lacks
+//! memory) is found before the first one moves.
 //!
 //! Lock order: two tables are locked in the order of their addresses, the second as [`Rank::HandlesSecond`]. Memory is
 //! supplied without locks ([`Refused::Lack`]), and then all is looked at again.
@@ -32,8 +32,8 @@ pub enum Refused {
     Offer(Errno),
 }
 
-/// The places of a message's handles in their table, as `place` finds them. EBADF for one that has no handle or is named
-/// twice, EPERM for one that may not pass with its rights.
+/// The places of a message's handles in their table, as `place` finds them. EBADF for one that has no handle or is
+/// named twice, EPERM for one that may not pass with its rights.
 pub fn check<T: Item>(
     slots: &Slots<T>,
     attached: &[AttachedHandle; HANDLES],
@@ -55,8 +55,9 @@ pub fn check<T: Item>(
     Ok(places)
 }
 
-/// Moves the handles of a message, each with its rights; returns their places in the other table. `room` is what was supplied
-/// for it before. `lost` is called with both tables locked before the first one moves. Within one table nothing moves but the rights.
+/// Moves the handles of a message, each with its rights; returns their places in the other table. `room` is what was
+/// supplied for it before. `lost` is called with both tables locked before the first one moves. Within one table
+/// nothing moves but the rights.
 #[allow(clippy::type_complexity)]
 pub fn transfer<T: Item, M: Machine>(
     attached: &[AttachedHandle; HANDLES],

@@ -107,8 +107,8 @@ impl Word {
     }
 
     /// Takes the right to work on the caller: to write to it, and to wake it; `false` if the caller is gone. Until
-    /// [`Word::end_answer`] or [`Word::retreat`] it waits, be it awake: the time between is short, with interrupts masked. Of two
-    /// that hold the reply together the second waits for the first.
+    /// [`Word::end_answer`] or [`Word::retreat`] it waits, be it awake: the time between is short, with interrupts
+    /// masked. Of two that hold the reply together the second waits for the first.
     #[inline]
     #[must_use]
     pub fn begin_answer(&self, call: Generation, relax: impl FnMut()) -> bool {

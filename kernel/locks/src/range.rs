@@ -1,6 +1,7 @@
 //! A record lock: whose it is, which bytes it covers, and what it excludes.
 
-/// Whose lock it is: a number that the caller gives out. The same for all that one process, or one open file, has locked.
+/// Whose lock it is: a number that the caller gives out. The same for all that one process, or one open file, has
+/// locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner(pub u64);
 

@@ -1,12 +1,12 @@
 //! The record locks of a file (fcntl).
 //!
-//! An owner's locks do not overlap, and two of the same kind do not touch: a new lock replaces what it covers, cuts in two what
-//! reaches beyond it, and takes in what it touches. Each lock is in two trees:
+//! An owner's locks do not overlap, and two of the same kind do not touch: a new lock replaces what it covers, cuts in
+//! two what reaches beyond it, and takes in what it touches. Each lock is in two trees:
 //!
 //! - by owner, then place: an owner's own locks in a range are neighbours.
-//! - by place, then owner: a node knows how far the locks below it reach, and how far those of any *other* owner than the one that
-//!   reaches farthest do; both for all locks, and for exclusive ones. So whoever asks for the first lock that is in its way needs not
-//!   look at its own, and goes down once.
+//! - by place, then owner: a node knows how far the locks below it reach, and how far those of any *other* owner than
+//!   the one that reaches farthest do; both for all locks, and for exclusive ones. So whoever asks for the first lock
+//!   that is in its way needs not look at its own, and goes down once.
 
 use alloc::boxed::Box;
 
@@ -33,7 +33,8 @@ impl Reach {
                 }
             }
             former => {
-                // (What was second may be of the same owner as what is first now; what was first is of another one, and not less.)
+                // (What was second may be of the same owner as what is first now; what was first is of another one, and
+                // not less.)
                 self.second = former;
                 self.first = other;
             }
@@ -179,8 +180,8 @@ impl Records {
         before.map(|item| &item.0).filter(overlaps).or_else(|| next().map(|item| &item.0).filter(overlaps))
     }
 
-    /// Sets a lock. `Err` with a lock that is in its way. Calls `point` after each lock that is replaced; returns whether less is
-    /// excluded now than before, so that others may go on.
+    /// Sets a lock. `Err` with a lock that is in its way. Calls `point` after each lock that is replaced; returns
+    /// whether less is excluded now than before, so that others may go on.
     pub fn set(&mut self, mut lock: Lock, spare: &mut Spare, point: impl FnMut()) -> Result<bool, Lock> {
         if let Some(other) = self.conflict(&lock) {
             return Err(*other);
@@ -196,8 +197,8 @@ impl Records {
         self.clear(owner, range, None, spare, point).0
     }
 
-    /// Makes room for an owner's lock of this kind: takes out what it covers, and what it is joined with. Returns whether something is
-    /// excluded no more, and the range with what was joined.
+    /// Makes room for an owner's lock of this kind: takes out what it covers, and what it is joined with. Returns
+    /// whether something is excluded no more, and the range with what was joined.
     fn clear(
         &mut self,
         owner: Owner,

@@ -1,7 +1,8 @@
 //! A balanced tree (AVL) of items in the order of their keys, whose nodes carry a summary of their subtrees.
 //!
-//! Invariants: the heights of a node's two subtrees differ by at most 1; `sum` is what [`Item::sum`] says of the node's item and
-//! its children's sums. Every operation restores both on its way up. Recursion is as deep as the tree is high: 1.44 log₂ n.
+//! Invariants: the heights of a node's two subtrees differ by at most 1; `sum` is what [`Item::sum`] says of the node's
+//! item and its children's sums. Every operation restores both on its way up. Recursion is as deep as the tree is high:
+//! 1.44 log₂ n.
 
 use alloc::boxed::Box;
 use core::cmp::Ordering;

@@ -1,9 +1,10 @@
 //! Which owners of record locks wait for which others, so that nobody begins to wait in a circle (EDEADLK).
 //!
-//! A wait is an *edge* from the owner that waits to the one that is in its way. It carries what the caller needs to say whether it
-//! still holds: the lock that was in the way may be gone, and the waiter about to notice. A search goes from owner to owner along edges that
-//! hold. It looks at [`STEPS`] of them at most, as Linux looks at 10: a longer circle is not found, as fcntl(2) says. Since a
-//! process with several threads may wait in several places, an owner may have several edges.
+//! A wait is an *edge* from the owner that waits to the one that is in its way. It carries what the caller needs to say
+//! whether it still holds: the lock that was in the way may be gone, and the waiter about to notice. A search goes from
+//! owner to owner along edges that hold. It looks at [`STEPS`] of them at most, as Linux looks at 10: a longer circle
+//! is not found, as fcntl(2) says. Since a process with several threads may wait in several places, an owner may have
+//! several edges.
 
 use alloc::boxed::Box;
 

@@ -1,5 +1,5 @@
-//! Page frames of address spaces, and of those that take pages from them: the only place that calls the page allocator for
-//! them. A holder drops its reference to a frame of user memory by [`rmap::Release`](crate::rmap::Release).
+//! Page frames of address spaces, and of those that take pages from them: the only place that calls the page allocator
+//! for them. A holder drops its reference to a frame of user memory by [`rmap::Release`](crate::rmap::Release).
 
 use crate::addr::{Pfn, PhysAddr};
 use crate::cgroup::{Kernel, Machine};
@@ -8,7 +8,8 @@ use crate::fallible::AllocError;
 use crate::page::{Page, PageFlags, PageState};
 use crate::page_alloc::Gfp;
 
-/// A frame for a process's memory, charged, with one reference. Zeroed if asked. Waits by all means: the caller holds no lock.
+/// A frame for a process's memory, charged, with one reference. Zeroed if asked. Waits by all means: the caller holds
+/// no lock.
 pub fn alloc_user<M: Machine>(machine: M, zeroed: bool) -> Result<Pfn, AllocError> {
     let gfp = if zeroed { Gfp::HIGHUSER_MOVABLE | Gfp::ZERO } else { Gfp::HIGHUSER_MOVABLE };
     let group = machine.groups().charge()?;
@@ -22,7 +23,8 @@ pub(crate) fn alloc_user_now<M: Machine>(machine: M, gfp: Gfp) -> Result<Pfn, Al
     alloc_charged(machine, gfp, group)
 }
 
-/// A frame for user memory that is charged to a group already; its record says so from now on. On an error the charge ends.
+/// A frame for user memory that is charged to a group already; its record says so from now on. On an error the charge
+/// ends.
 #[inline(always)]
 pub(crate) fn alloc_charged<M: Machine>(machine: M, gfp: Gfp, group: u16) -> Result<Pfn, AllocError> {
     match machine.pages().alloc_raw(0, gfp) {
@@ -47,8 +49,8 @@ pub(crate) fn note_group<M: Machine>(machine: M, pfn: Pfn, group: u16) {
     machine.pages().note_group(pfn, group);
 }
 
-/// The new frame `to`, which nobody knows, is charged in place of the page at `from`, which is frozen, and is what that is for reclaim; but on
-/// another node, whose lists are others, it is new.
+/// The new frame `to`, which nobody knows, is charged in place of the page at `from`, which is frozen, and is what that
+/// is for reclaim; but on another node, whose lists are others, it is new.
 pub(crate) fn take_place<M: Machine>(machine: M, from: Pfn, to: Pfn) {
     let is_near = machine.pages().node_of(from) == machine.pages().node_of(to);
     page(machine, to).take_place_of(page(machine, from), is_near);
@@ -123,8 +125,8 @@ impl<M: Machine> Drop for Ahead<M> {
     }
 }
 
-/// A zeroed block of 2 MiB for a process's memory, charged, with one reference: at once or not at all. `point` is called now and then while it is cleared; if that
-/// fails, so does this.
+/// A zeroed block of 2 MiB for a process's memory, charged, with one reference: at once or not at all. `point` is
+/// called now and then while it is cleared; if that fails, so does this.
 pub(crate) fn alloc_block<M: Machine>(machine: M, order: u32, point: impl Fn() -> bool) -> Result<Pfn, AllocError> {
     const GFP: Gfp = Gfp::HIGHMEM.union(Gfp::MOVABLE).union(Gfp::NOWARN).union(Gfp::NORETRY).union(Gfp::NOMEMALLOC);
     /// Pages that are cleared between two points.
@@ -233,8 +235,8 @@ pub fn free<M: Machine>(machine: M, pfn: Pfn) {
     free_block(machine, pfn, 0);
 }
 
-/// Makes a new frame page `index` of the object at `owner`, with a reference for the object and one for the caller. From
-/// now on it can be found, and leads to the object. Under the object's lock, which protects its membership in the
+/// Makes a new frame page `index` of the object at `owner`, with a reference for the object and one for the caller.
+/// From now on it can be found, and leads to the object. Under the object's lock, which protects its membership in the
 /// object's tree from then on. The flags say what backs it.
 #[inline(always)]
 pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize, flags: PageFlags) {

@@ -6,7 +6,8 @@ pub fn fnv1a<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u64 {
     bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-/// A hash of a name in a directory, or below a group, with a secret: no program knows which names share their low bits, or bits from 32 on. O(bytes / 8).
+/// A hash of a name in a directory, or below a group, with a secret: no program knows which names share their low bits,
+/// or bits from 32 on. O(bytes / 8).
 #[inline]
 pub fn keyed(seed: u64, parent: u64, name: &[u8]) -> u64 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,5 +1,5 @@
-//! Load averages: how many threads run or could, averaged over one, five and fifteen minutes, as Linux does: every five seconds each average
-//! goes a part of the way to the present number.
+//! Load averages: how many threads run or could, averaged over one, five and fifteen minutes, as Linux does: every five
+//! seconds each average goes a part of the way to the present number.
 
 /// Bits behind the point.
 pub const SHIFT: u32 = 11;
@@ -15,8 +15,8 @@ const KEPT: [u64; 3] = [1884, 2014, 2037];
 /// The averages of 1, 5 and 15 minutes, with [`SHIFT`] bits behind the point.
 pub type Averages = [u64; 3];
 
-/// The averages after some periods of which the last one ends with `active` threads, and all before with none: nobody looks while the machine
-/// is idle.
+/// The averages after some periods of which the last one ends with `active` threads, and all before with none: nobody
+/// looks while the machine is idle.
 pub fn after(averages: Averages, periods: u64, active: u64) -> Averages {
     let idle = periods.saturating_sub(1);
     let mut new = averages;

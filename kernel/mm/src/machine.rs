@@ -1,8 +1,9 @@
 //! The memory manager's interface to the hardware, and to the threads that run on it: a small trait each.
 //!
-//! Each floor that adds something to the machine declares a trait of its own, called `Machine` as well, on top of the one
-//! below: [`page::Machine`](crate::page::Machine) the page records, [`page_alloc::Machine`](crate::page_alloc::Machine) the
-//! page allocator, [`mm::Machine`](crate::mm::Machine) the address spaces. Code asks for the lowest one that suffices.
+//! Each floor that adds something to the machine declares a trait of its own, called `Machine` as well, on top of the
+//! one below: [`page::Machine`](crate::page::Machine) the page records,
+//! [`page_alloc::Machine`](crate::page_alloc::Machine) the page allocator, [`mm::Machine`](crate::mm::Machine) the
+//! address spaces. Code asks for the lowest one that suffices.
 
 use core::alloc::Layout;
 use core::sync::atomic::AtomicU64;
@@ -29,8 +30,8 @@ impl From<Killed> for Errno {
     }
 }
 
-/// The resource limits that bear on an address space. They are those of the process that calls, as on Linux: processes that share a
-/// space may have different ones.
+/// The resource limits that bear on an address space. They are those of the process that calls, as on Linux: processes
+/// that share a space may have different ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Limit {
@@ -85,8 +86,8 @@ pub trait Threads: Copy + Send + Sync + 'static {
     /// The calling thread has brought a page back from swap, which counts as a major fault of its.
     fn note_major_fault(self) {}
 
-    /// The calling thread waits for memory from now on, which is no progress. The answer, the number of its control group, is for
-    /// [`Threads::end_stall`]; `None` if it waited already ([`crate::psi::Stall`]).
+    /// The calling thread waits for memory from now on, which is no progress. The answer, the number of its control
+    /// group, is for [`Threads::end_stall`]; `None` if it waited already ([`crate::psi::Stall`]).
     fn begin_stall(self) -> Option<u16> {
         None
     }
@@ -101,9 +102,9 @@ pub trait Threads: Copy + Send + Sync + 'static {
         0
     }
 
-    /// Sleeps until `ready` returns true. It is called before each sleep. No [`Threads::unpark`] after such a call is lost; one before
-    /// it leaves no trace, so `ready` must see what it was for. If
-    /// `killable`, a killed thread stops sleeping: `false`. A machine without other threads to run spins.
+    /// Sleeps until `ready` returns true. It is called before each sleep. No [`Threads::unpark`] after such a call is
+    /// lost; one before it leaves no trace, so `ready` must see what it was for. If `killable`, a killed thread stops
+    /// sleeping: `false`. A machine without other threads to run spins.
     fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
         while !ready() {
             if killable && self.is_killed() {

@@ -19,8 +19,8 @@
 //! | `Object` | a page of a memory object (`owner`) at `index` | `next`: as for `Anon` | as above |
 //!
 //! While a frame is allocated (the last six states), the page allocator owns only state and order, and the holder owns
-//! everything else. The holder that frees it must leave `pins` 0, none of the flags in [`PageFlags::NOT_WHEN_FREED`], and the
-//! count that the next section says.
+//! everything else. The holder that frees it must leave `pins` 0, none of the flags in [`PageFlags::NOT_WHEN_FREED`],
+//! and the count that the next section says.
 //!
 //! # The count
 //!
@@ -50,10 +50,10 @@
 //! Ways to take a reference:
 //! - from a table's entry, under that table's lock: a present entry has a reference, so the count is not 0;
 //! - from an object's tree, under the object's lock: the object has a reference. A page that is in a tree is also
-//!   frozen under that lock, and removed from the tree or unfrozen before the lock is released (on its way to swap, the tree has a
-//!   word for it meanwhile that gives no reference);
-//! - by the record alone: [`Page::get_if`], followed by a check that it is still the intended page; or [`Page::isolate`],
-//!   for a thread that takes it elsewhere;
+//!   frozen under that lock, and removed from the tree or unfrozen before the lock is released (on its way to swap, the
+//!   tree has a word for it meanwhile that gives no reference);
+//! - by the record alone: [`Page::get_if`], followed by a check that it is still the intended page; or
+//!   [`Page::isolate`], for a thread that takes it elsewhere;
 //! - in addition to a reference that the caller has.
 //!
 //! Order: entries, owner and index are written before the state says `Anon` or `Object` (a release store,
@@ -105,9 +105,9 @@ pub unsafe trait Machine: crate::machine::Machine {
 /// write which field when.
 #[repr(C, align(32))]
 pub struct Page {
-    /// Bits 3 to 0 the state, 7 to 4 the order, 23 to 8 the flags, of which 15 to 12 are reclaim's list, 31 to 24 the index's
-    /// bits 39 to 32; above them the references. One word, so that a thread that finds a page without holding it can check with one load that it has
-    /// the expected state and is held.
+    /// Bits 3 to 0 the state, 7 to 4 the order, 23 to 8 the flags, of which 15 to 12 are reclaim's list, 31 to 24 the
+    /// index's bits 39 to 32; above them the references. One word, so that a thread that finds a page without holding
+    /// it can check with one load that it has the expected state and is held.
     head: Head,
     /// How many of the references are pins.
     pins: AtomicU32,
@@ -172,7 +172,8 @@ pub const INDEX_BITS: u32 = 40;
 const INDEX_HIGH_SHIFT: u32 = 24;
 const LIST_SHIFT: u32 = 12;
 const LIST_MASK: u64 = 0xf << LIST_SHIFT;
-/// The list of reclaim with pages that their program has given up (MADV_FREE), and that are to be queued. The next two have those that are.
+/// The list of reclaim with pages that their program has given up (MADV_FREE), and that are to be queued. The next two
+/// have those that are.
 pub(crate) const GIVEN_UP: u8 = 4;
 /// The bit of lists that are no queue.
 const UNQUEUED: u8 = 8;
@@ -247,8 +248,8 @@ impl Page {
         PageFlags::from_bits_truncate(self.head.clear(flags.bits().into()) as u32)
     }
 
-    /// The list of reclaim that a page of user memory is on that can go to swap, if it is held and nobody takes it elsewhere; and whether it
-    /// is one that has come back from swap and that reclaim has not seen since.
+    /// The list of reclaim that a page of user memory is on that can go to swap, if it is held and nobody takes it
+    /// elsewhere; and whether it is one that has come back from swap and that reclaim has not seen since.
     #[inline]
     pub(crate) fn seen_by_reclaim(&self) -> Option<(u8, bool)> {
         const MASK: u64 = STATE_MASK | PageFlags::ISOLATED.bits() as u64;
@@ -272,7 +273,8 @@ impl Page {
         self.head.exchange(LIST_MASK, u64::from(from) << LIST_SHIFT, u64::from(to) << LIST_SHIFT)
     }
 
-    /// Moves the page, of which the caller has a reference, to the list of those that were given up; `false` if it is there, or queued.
+    /// Moves the page, of which the caller has a reference, to the list of those that were given up; `false` if it is
+    /// there, or queued.
     #[inline]
     pub(crate) fn give_up(&self) -> bool {
         const FIRST: u64 = (GIVEN_UP as u64) << LIST_SHIFT;
@@ -280,8 +282,9 @@ impl Page {
         self.head.set_unless(LIST_MASK, FIRST, LAST, FIRST)
     }
 
-    /// A new page of user memory in place of `old`, which nobody else can change, is what that is for reclaim; but without `keeps_list`, or if
-    /// that stands in a queue of frames, in which this one does not, it is on the list of new pages.
+    /// A new page of user memory in place of `old`, which nobody else can change, is what that is for reclaim; but
+    /// without `keeps_list`, or if that stands in a queue of frames, in which this one does not, it is on the list of
+    /// new pages.
     pub(crate) fn take_place_of(&self, old: &Page, keeps_list: bool) {
         const KEPT: u64 = PageFlags::RETURNED.bits() as u64 | PageFlags::REFERENCED.bits() as u64;
         let is_queued = old.list() & UNQUEUED == 0;
@@ -487,12 +490,14 @@ impl Page {
         self.head.publish(change(kept | state as u64 | (index >> 32) << INDEX_HIGH_SHIFT));
     }
 
-    /// Makes an allocated block of [`crate::rmap::whole::ORDER`] that only the caller can access a whole page of user memory.
+    /// Makes an allocated block of [`crate::rmap::whole::ORDER`] that only the caller can access a whole page of user
+    /// memory.
     pub(crate) fn init_whole(&self, owner: usize, index: u64) {
         self.init(PageState::Whole, owner, index, |head| head);
     }
 
-    /// Makes the record of a frame inside a whole page that of an anonymous page with `refs` references. It can be found from now on.
+    /// Makes the record of a frame inside a whole page that of an anonymous page with `refs` references. It can be
+    /// found from now on.
     pub(crate) fn init_part(&self, owner: usize, index: u64, group: u16, refs: u32) {
         debug_assert!(self.state() == PageState::Absent && index < 1 << INDEX_BITS);
         self.pins.store(0, Relaxed);

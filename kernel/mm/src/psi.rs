@@ -1,13 +1,15 @@
 //! Pressure stall information: how much of the time threads wait for memory instead of going on with their work.
 //!
-//! A thread *stalls* while it reclaims or compacts memory for itself, waits for somebody who does, or brings back a page that went to swap
-//! ([`Stall`]). Of a set of threads, the machine's or a control group's, there is *some* pressure while at least one of them stalls, and it is *full*
-//! while besides no CPU runs one that does not. [`Pressure`] has the time that was so, and its averages, as Linux's `/proc/pressure/memory` has
-//! them. (On Linux a thread that is ready and waits for a CPU makes pressure less than full, too. Here it does not: while another one
+//! A thread *stalls* while it reclaims or compacts memory for itself, waits for somebody who does, or brings back a
+//! page that went to swap ([`Stall`]). Of a set of threads, the machine's or a control group's, there is *some*
+//! pressure while at least one of them stalls, and it is *full* while besides no CPU runs one that does not.
+//! [`Pressure`] has the time that was so, and its averages, as Linux's `/proc/pressure/memory` has them. (On Linux a
+//! thread that is ready and waits for a CPU makes pressure less than full, too. Here it does not: while another one
 //! reclaims on the only CPU, nobody gets on.)
 //!
-//! The averages are exponential ones of periods of two seconds, as those of Linux's kernel/sched/psi.c. Between two changes the state is constant, so
-//! what a timer would do every two seconds is done at the next change, or when somebody looks: O(log periods).
+//! The averages are exponential ones of periods of two seconds, as those of Linux's kernel/sched/psi.c. Between two
+//! changes the state is constant, so what a timer would do every two seconds is done at the next change, or when
+//! somebody looks: O(log periods).
 
 use crate::machine::Threads;
 
@@ -37,7 +39,8 @@ pub struct Share {
 impl Share {
     const NONE: Self = Self { total: 0, averages: [0; 3], before: 0 };
 
-    /// Since `total` was added to last, a period has ended after `within` nanoseconds, and then `whole` ones. It was so all the time, or not.
+    /// Since `total` was added to last, a period has ended after `within` nanoseconds, and then `whole` ones. It was so
+    /// all the time, or not.
     fn end_periods(&mut self, is_so: bool, within: u64, whole: u64) {
         let spent = |nanoseconds| if is_so { nanoseconds } else { 0 };
         self.fold((self.total + spent(within) - self.before) * ONE / PERIOD, 1);
@@ -67,7 +70,8 @@ fn power(mut base: u64, mut n: u64) -> u64 {
     product
 }
 
-/// The pressure of a set of threads. Times are nanoseconds of one clock, which may be late by what one CPU's differs from another's.
+/// The pressure of a set of threads. Times are nanoseconds of one clock, which may be late by what one CPU's differs
+/// from another's.
 #[derive(Clone, Copy, Debug)]
 pub struct Pressure {
     at: u64,

@@ -352,8 +352,8 @@ unsafe fn first<T: Spanned, const W: usize>(mut link: Link<T>, from: usize, to: 
     None
 }
 
-/// The first area after `after` that covers any of the pages `from` to `to`. Only on the paths along these and `after` a
-/// subtree may be entered without a match.
+/// The first area after `after` that covers any of the pages `from` to `to`. Only on the paths along these and `after`
+/// a subtree may be entered without a match.
 unsafe fn next<T: Spanned, const W: usize>(link: Link<T>, from: usize, to: usize, after: Key) -> Link<T> {
     let node = link?;
     count_step();

@@ -1,5 +1,5 @@
-//! ASIDs under loom: all interleavings of CPUs that switch spaces while the numbers run out, and of one that invalidates
-//! while another runs the space for the first time.
+//! ASIDs under loom: all interleavings of CPUs that switch spaces while the numbers run out, and of one that
+//! invalidates while another runs the space for the first time.
 //!
 //! The allocator's file is compiled into this test with loom's atomics, a machine of two CPUs, and TLBs that keep
 //! entries.

@@ -203,8 +203,8 @@ fn a_page_is_frozen_by_one_at_a_time() {
     });
 }
 
-/// Two threads that found the page want to take it elsewhere, while its holder leaves: one at a time has it, and a mover
-/// that freezes it is alone.
+/// Two threads that found the page want to take it elsewhere, while its holder leaves: one at a time has it, and a
+/// mover that freezes it is alone.
 #[test]
 fn a_page_is_isolated_by_one_at_a_time() {
     loom::model(|| {
@@ -256,8 +256,8 @@ fn whoever_isolates_a_page_sees_what_the_one_before_did() {
     });
 }
 
-/// Reclaim moves a page to another list while its last holder frees it, and the frame's next owner writes its record: the
-/// change comes before the free, or does not happen.
+/// Reclaim moves a page to another list while its last holder frees it, and the frame's next owner writes its record:
+/// the change comes before the free, or does not happen.
 #[test]
 fn a_list_is_not_changed_after_the_free() {
     const LIST: u64 = 0xf << 12;

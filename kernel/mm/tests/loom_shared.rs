@@ -112,8 +112,8 @@ impl Machine for Threads {
     }
 }
 
-/// Whether a thread has announced a sleep. As in the kernel, waking a thread that has not leaves no trace. (The lock stands for the
-/// kernel's fences between this and the condition.)
+/// Whether a thread has announced a sleep. As in the kernel, waking a thread that has not leaves no trace. (The lock
+/// stands for the kernel's fences between this and the condition.)
 struct Sleeper {
     is_asleep: Mutex<bool>,
     woken: Condvar,

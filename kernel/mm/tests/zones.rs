@@ -134,7 +134,8 @@ fn a_zone_that_has_memory_again_serves_after_a_batch() {
     unsafe { sim.pages().free_pages(freed, 0) };
     held.push(sim.pages().alloc_page(gfp).unwrap());
     assert_eq!(held.last().unwrap().pfn(), freed);
-    // Those that another CPU frees serve once what was fetched from the other node is used up, even if it never runs out.
+    // Those that another CPU frees serve once what was fetched from the other node is used up, even if it never runs
+    // out.
     Sim::set_cpu(1);
     drop(local);
     sim.pages().drain_cpu(1);

@@ -1,5 +1,6 @@
-//! What was kept, by directory and name: a table of sets, each of which has room for a few entries and a lock. Whoever enters one more takes
-//! the place of one that was not used lately. So there is a bound for all, and one for what each operation does.
+//! What was kept, by directory and name: a table of sets, each of which has room for a few entries and a lock. Whoever
+//! enters one more takes the place of one that was not used lately. So there is a bound for all, and one for what each
+//! operation does.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};

@@ -4,11 +4,12 @@
 //!  63                   20           0
 //! | changes that began  | under way   |
 //! ```
-//! One word has both, so that one look shows whether anything is different. A change ends with its caller, also if that was killed and the server
-//! does it later: a server whose answers are kept handles one request after the other, so what is asked from then on is answered after it.
+//! One word has both, so that one look shows whether anything is different. A change ends with its caller, also if that
+//! was killed and the server does it later: a server whose answers are kept handles one request after the other, so
+//! what is asked from then on is answered after it.
 //!
-//! The *generation* belongs to all that is kept of a file system. It is 0 while nothing may be kept, and otherwise one that nothing else
-//! has ever had: a new server, or one that revokes what it has said, gets another.
+//! The *generation* belongs to all that is kept of a file system. It is 0 while nothing may be kept, and otherwise one
+//! that nothing else has ever had: a new server, or one that revokes what it has said, gets another.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,7 +39,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// If no change is under way: what must still be the case when what depends on all names is used ([`Changes::is_as_of`]).
+    /// If no change is under way: what must still be the case when what depends on all names is used
+    /// ([`Changes::is_as_of`]).
     pub fn quiet(&self) -> Option<u64> {
         (self.word & UNDER_WAY == 0).then_some(self.word)
     }

@@ -112,7 +112,8 @@ enum Fault {
 
 const NAMES: u64 = 3;
 
-/// A server: a version for each name, which each change makes a higher one; and what a change that its caller did not wait for will do.
+/// A server: a version for each name, which each change makes a higher one; and what a change that its caller did not
+/// wait for will do.
 #[derive(Default)]
 struct Server {
     versions: [u64; NAMES as usize],

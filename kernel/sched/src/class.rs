@@ -38,15 +38,16 @@ pub const UNIT: u32 = 1024;
 /// The weight of [`Policy::Idle`], as on Linux.
 const IDLE: u32 = 3;
 
-/// Weights by nice value, -20 first: each is some 1.25 times the following one, so that a step of nice is some 10 % of a CPU that two threads
-/// share. The numbers are those that Linux has in `sched_prio_to_weight` (kernel/sched/core.c), since programs and their users know
-/// what they do.
+/// Weights by nice value, -20 first: each is some 1.25 times the following one, so that a step of nice is some 10 % of
+/// a CPU that two threads share. The numbers are those that Linux has in `sched_prio_to_weight` (kernel/sched/core.c),
+/// since programs and their users know what they do.
 const WEIGHTS: [u32; 40] = [
     88761, 71755, 56483, 46273, 36291, 29154, 23254, 18705, 14949, 11916, 9548, 7620, 6100, 4904, 3906, 3121, 2501,
     1991, 1586, 1277, 1024, 820, 655, 526, 423, 335, 272, 215, 172, 137, 110, 87, 70, 56, 45, 36, 29, 23, 18, 15,
 ];
 
-/// A [`Class`] as one word, with its weight, so that nobody sees one half of a class that changes, or looks a weight up.
+/// A [`Class`] as one word, with its weight, so that nobody sees one half of a class that changes, or looks a weight
+/// up.
 ///
 /// ```text
 ///  56         48     40       32       0

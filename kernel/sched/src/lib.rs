@@ -7,8 +7,9 @@
 //! - [`queue`]: the ready threads of a CPU.
 //! - [`spread`]: from which CPU a busy one takes a thread, and when.
 //!
-//! Nothing here knows a thread, a lock or a clock: times are nanoseconds that the caller measures, and a queue is used under a lock of the
-//! caller's. Nothing is allocated. Each operation is O(log n) of the ready threads, but for a search among a bounded number of them.
+//! Nothing here knows a thread, a lock or a clock: times are nanoseconds that the caller measures, and a queue is used
+//! under a lock of the caller's. Nothing is allocated. Each operation is O(log n) of the ready threads, but for a
+//! search among a bounded number of them.
 
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_op_in_unsafe_fn)]

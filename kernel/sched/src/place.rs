@@ -1,9 +1,10 @@
 //! The two words by which a thread's class and its queue find each other.
 //!
-//! A queue places a thread by the class that it reads when the thread enters, under the queue's lock. Whoever changes the class does so without
-//! a lock, and then looks in which queue the thread is, to have it placed anew there. The thread may be entering that queue at this
-//! moment, or be on its way from one to another. Each side writes its word and then reads the other's, with a fence between the two: so either the
-//! queue has seen the new class, or whoever changed it sees the queue.
+//! A queue places a thread by the class that it reads when the thread enters, under the queue's lock. Whoever changes
+//! the class does so without a lock, and then looks in which queue the thread is, to have it placed anew there. The
+//! thread may be entering that queue at this moment, or be on its way from one to another. Each side writes its word
+//! and then reads the other's, with a fence between the two: so either the queue has seen the new class, or whoever
+//! changed it sees the queue.
 //!
 //! `tests/loom_place.rs` compiles this file a second time, with loom's atomics.
 
@@ -37,9 +38,9 @@ impl Place {
         self.traits.store(traits, Relaxed);
     }
 
-    /// The queue in which the thread may be by what it was before [`Place::set_traits`]. The caller takes that queue's lock, looks whether it
-    /// [is there](Place::is_in), and then has it placed anew; if it is not, the caller asks again. If it is in no queue, the next one that
-    /// it enters sees the change.
+    /// The queue in which the thread may be by what it was before [`Place::set_traits`]. The caller takes that queue's
+    /// lock, looks whether it [is there](Place::is_in), and then has it placed anew; if it is not, the caller asks
+    /// again. If it is in no queue, the next one that it enters sees the change.
     pub fn queue_after_change(&self) -> Option<u32> {
         // With that in `enter`.
         fence(SeqCst);

@@ -1,18 +1,21 @@
 //! The ready threads of a CPU: real-time threads by priority, the others by earliest eligible virtual deadline first.
 //!
-//! Each thread asks for a slice at a time. Its request may be served once it has had no more than its due (it is *eligible*: what it
-//! has run is not beyond the queue's virtual time), and is due when it would have been served by its weight alone (its *deadline*). Of the
-//! eligible ones the one with the earliest deadline runs: EEVDF (Stoica and Abdel-Wahab, "Earliest Eligible Virtual Deadline First", 1995). The
-//! virtual time is what the ready ones have run on average, by weight, and jumps to the first request if none is eligible, as in WF2Q+ (Bennett and
-//! Zhang, 1997). Two trees are enough, and no thread is looked at twice: those that are eligible, by deadline, and those that are not yet,
-//! by when they will be. The average goes back a little if somebody comes who is behind; those who were eligible stay so until they run.
+//! Each thread asks for a slice at a time. Its request may be served once it has had no more than its due (it is
+//! *eligible*: what it has run is not beyond the queue's virtual time), and is due when it would have been served by
+//! its weight alone (its *deadline*). Of the eligible ones the one with the earliest deadline runs: EEVDF (Stoica and
+//! Abdel-Wahab, "Earliest Eligible Virtual Deadline First", 1995). The virtual time is what the ready ones have run on
+//! average, by weight, and jumps to the first request if none is eligible, as in WF2Q+ (Bennett and Zhang, 1997). Two
+//! trees are enough, and no thread is looked at twice: those that are eligible, by deadline, and those that are not
+//! yet, by when they will be. The average goes back a little if somebody comes who is behind; those who were eligible
+//! stay so until they run.
 //!
-//! (If the virtual time only passed with the weights, whatever a thread had had beyond its due when it left for good would be owed to the others for
-//! ever. They would all be behind, and one that wakes would have no earlier deadline than they.)
+//! (If the virtual time only passed with the weights, whatever a thread had had beyond its due when it left for good
+//! would be owed to the others for ever. They would all be behind, and one that wakes would have no earlier deadline
+//! than they.)
 //!
-//! Two bounds are Quire's own. A thread that slept is at most a slice behind, and so goes before those that did not sleep, for as long as it
-//! needs less than its due; what it did not use before that is lost. And a thread that runs is preempted by an earlier
-//! deadline only after a part of its slice ([`Preempts::Soon`]).
+//! Two bounds are Quire's own. A thread that slept is at most a slice behind, and so goes before those that did not
+//! sleep, for as long as it needs less than its due; what it did not use before that is lost. And a thread that runs is
+//! preempted by an earlier deadline only after a part of its slice ([`Preempts::Soon`]).
 
 mod real_time;
 mod running;
@@ -168,8 +171,8 @@ impl Queue {
         }
     }
 
-    /// The virtual time is what the ready threads have run on average, by weight: then what some are behind is what others are ahead. They are
-    /// those that wait, and one that has run for `run`.
+    /// The virtual time is what the ready threads have run on average, by weight: then what some are behind is what
+    /// others are ahead. They are those that wait, and one that has run for `run`.
     #[inline]
     fn center(&mut self, weight: u32, run: u64) {
         if self.weight == 0 {
@@ -178,7 +181,8 @@ impl Queue {
             }
             return;
         }
-        // (Each is behind or ahead by some of its requests at most, and of each request the product is a slice: far from overflowing.)
+        // (Each is behind or ahead by some of its requests at most, and of each request the product is a slice: far
+        // from overflowing.)
         let ahead = i64::from(weight).wrapping_mul(run.wrapping_sub(self.virtual_now) as i64);
         let all = self.weight + u64::from(weight);
         let by = ahead.wrapping_sub(self.behind) / all as i64;
@@ -276,9 +280,9 @@ impl Queue {
         share.deadline.store(run + request, Relaxed);
     }
 
-    /// A thread that runs is near its due, and its next request follows one that was served. It may be far from it if it came without
-    /// this queue (it was handed the turn of a caller after a long sleep), or had a real-time policy meanwhile: what it had run then says
-    /// nothing of now.
+    /// A thread that runs is near its due, and its next request follows one that was served. It may be far from it if
+    /// it came without this queue (it was handed the turn of a caller after a long sleep), or had a real-time policy
+    /// meanwhile: what it had run then says nothing of now.
     #[inline]
     fn renew_near(&self, share: &Share, request: u64) {
         let run = share.run.load(Relaxed);
@@ -335,8 +339,8 @@ impl Queue {
         }
     }
 
-    /// The thread to run next, which is taken out; `None` if the present one goes on, or there is none. The former one has been
-    /// [charged](Share::charge) until `now`. It is not entered again here.
+    /// The thread to run next, which is taken out; `None` if the present one goes on, or there is none. The former one
+    /// has been [charged](Share::charge) until `now`. It is not entered again here.
     #[inline]
     pub fn pick(&mut self, former: &Former<'_>, slice: u64, now: u64) -> Option<NonNull<Share>> {
         self.advance(now);
@@ -381,7 +385,8 @@ impl Queue {
         next
     }
 
-    /// The next one of those that share by weight, if it is not the one that stays. One that yields has run for `yields`.
+    /// The next one of those that share by weight, if it is not the one that stays. One that yields has run for
+    /// `yields`.
     #[inline]
     fn choose(&mut self, stays: Option<&Share>, yields: Option<u64>) -> Option<NonNull<Share>> {
         self.ripen();
@@ -470,8 +475,8 @@ impl Queue {
         share.lag.store(lag, Relaxed);
     }
 
-    /// Whether a share is in this queue. (What says so is written under the lock of the queue in question alone: so it is true here
-    /// as long as this queue's lock is held.)
+    /// Whether a share is in this queue. (What says so is written under the lock of the queue in question alone: so it
+    /// is true here as long as this queue's lock is held.)
     pub fn has(&self, share: &Share) -> bool {
         share.place.is_in(self.number)
     }
@@ -534,8 +539,8 @@ fn pointer(entry: UnsafeRef<Share>) -> NonNull<Share> {
     unsafe { NonNull::new_unchecked(UnsafeRef::into_raw(entry)) }
 }
 
-/// A request that was served, or nearly, is followed by the next one: ticks come as often as a slice is long, and one that comes a moment
-/// before the end must not let the thread run until the next one.
+/// A request that was served, or nearly, is followed by the next one: ticks come as often as a slice is long, and one
+/// that comes a moment before the end must not let the thread run until the next one.
 #[inline]
 fn renew(share: &Share, request: u64) {
     let (run, deadline) = (share.run.load(Relaxed), share.deadline.load(Relaxed));

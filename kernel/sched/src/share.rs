@@ -1,6 +1,7 @@
 //! A thread's part of its CPU: what it is due, and where it stands in a queue.
 //!
-//! The fields change under the lock of the queue that the share is in, or by the CPU that runs its thread; others only look.
+//! The fields change under the lock of the queue that the share is in, or by the CPU that runs its thread; others only
+//! look.
 
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
@@ -19,8 +20,9 @@ pub(crate) enum Tree {
     Later,
 }
 
-/// See the module. Virtual times are nanoseconds of a thread of nice 0; a thread of half its weight passes through them twice as fast.
-/// (They begin at 13 days, so that all may be behind, and do not wrap: a CPU would have to run SCHED_IDLE alone for 1.7 years, or nice 0 for 580.)
+/// See the module. Virtual times are nanoseconds of a thread of nice 0; a thread of half its weight passes through them
+/// twice as fast. (They begin at 13 days, so that all may be behind, and do not wrap: a CPU would have to run
+/// SCHED_IDLE alone for 1.7 years, or nice 0 for 580.)
 pub struct Share {
     pub(crate) link: RBTreeLink,
     /// The place in its tree, and the tree, and the weight with which it was entered. Under the queue's lock.
@@ -43,7 +45,8 @@ pub struct Share {
     pub(crate) home: AtomicU32,
 }
 
-// SAFETY: the cells and the link are touched under the lock of the queue alone that the share is in, or is being entered into.
+// SAFETY: the cells and the link are touched under the lock of the queue alone that the share is in, or is being
+// entered into.
 unsafe impl Sync for Share {}
 // SAFETY: as above.
 unsafe impl Send for Share {}
@@ -72,7 +75,8 @@ impl Share {
         self.traits().class()
     }
 
-    /// Changes how it is scheduled. For a thread that has run before, [`Share::queue_after_change`] says what is to be done next.
+    /// Changes how it is scheduled. For a thread that has run before, [`Share::queue_after_change`] says what is to be
+    /// done next.
     pub fn set_class(&self, class: Class) {
         self.place.set_traits(Traits::new(class).to_word());
     }
@@ -86,7 +90,8 @@ impl Share {
         }
     }
 
-    /// Asks for another slice from the next request on: 0 for the usual one. A shorter one is served earlier, and is over sooner.
+    /// Asks for another slice from the next request on: 0 for the usual one. A shorter one is served earlier, and is
+    /// over sooner.
     pub fn set_slice(&self, ns: u64) {
         self.slice.store(ns, Relaxed);
     }
@@ -108,8 +113,9 @@ impl Share {
         self.traits().rank()
     }
 
-    /// After [`Share::set_class`]: the number of the queue in which it may be by its former class, if there is one. The caller takes
-    /// that queue's lock, and if it [has](super::Queue::has) the share has it [entered anew](super::Queue::reenter); else it asks again.
+    /// After [`Share::set_class`]: the number of the queue in which it may be by its former class, if there is one. The
+    /// caller takes that queue's lock, and if it [has](super::Queue::has) the share has it [entered
+    /// anew](super::Queue::reenter); else it asks again.
     pub fn queue_after_change(&self) -> Option<usize> {
         self.place.queue_after_change().map(|queue| queue as usize)
     }

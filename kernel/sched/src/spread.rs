@@ -1,14 +1,17 @@
 //! From which CPU a busy one takes a thread, and when it looks.
 //!
-//! Every CPU decides for itself, by loads that it reads without a lock. So what it reads may be old, and all CPUs may read the same.
-//! Five rules keep them from chasing each other, and from crowding around one queue:
-//! - A thread moves only if it weighs at most half of what the other CPU has more. Then the other one stays at least as loaded, so no move
-//!   is taken back, and moves come to an end.
-//! - What is left over takes turns: of three equal threads on two CPUs one has a CPU for itself. A CPU that has found nothing for long takes a
-//!   thread also if the two loads change places by that, and looks as seldom as before. The larger of the two loads never grows.
+//! Every CPU decides for itself, by loads that it reads without a lock. So what it reads may be old, and all CPUs may
+//! read the same. Five rules keep them from chasing each other, and from crowding around one queue:
+//! - A thread moves only if it weighs at most half of what the other CPU has more. Then the other one stays at least as
+//!   loaded, so no move is taken back, and moves come to an end.
+//! - What is left over takes turns: of three equal threads on two CPUs one has a CPU for itself. A CPU that has found
+//!   nothing for long takes a thread also if the two loads change places by that, and looks as seldom as before. The
+//!   larger of the two loads never grows.
 //! - A difference of an eighth or less stays.
-//! - A CPU looks at one other queue at a time, and only if its lock is free. It passes over those that had nothing for it until it has asked all.
-//! - A CPU that finds nothing looks half as often as before, down to every [`RAREST`] slices or so: not always at the same time as others.
+//! - A CPU looks at one other queue at a time, and only if its lock is free. It passes over those that had nothing for
+//!   it until it has asked all.
+//! - A CPU that finds nothing looks half as often as before, down to every [`RAREST`] slices or so: not always at the
+//!   same time as others.
 
 /// Slices between two looks of a CPU that finds nothing.
 pub const RAREST: u64 = 16;
@@ -25,7 +28,8 @@ pub fn may_move(weight: u32, own: u64, other: u64) -> bool {
     is_uneven(own, other) && u64::from(weight) * 2 <= other - own
 }
 
-/// Whether a thread of this weight may move so that others have their turn on the less loaded CPU, which has found nothing for long.
+/// Whether a thread of this weight may move so that others have their turn on the less loaded CPU, which has found
+/// nothing for long.
 #[inline]
 pub fn may_take_turn(weight: u32, own: u64, other: u64) -> bool {
     is_uneven(own, other) && u64::from(weight) <= other - own
@@ -52,8 +56,8 @@ impl Pace {
         Self { due: 0, gap: 1, asked: 0 }
     }
 
-    /// The CPU that `cpu` is to take a thread from at `now`, if it is time to look, and there is one: the most loaded one of the `others` (their numbers
-    /// and loads) that has much more than this one and was not asked lately.
+    /// The CPU that `cpu` is to take a thread from at `now`, if it is time to look, and there is one: the most loaded
+    /// one of the `others` (their numbers and loads) that has much more than this one and was not asked lately.
     #[inline]
     pub fn source(
         &mut self,

@@ -131,8 +131,8 @@ proptest! {
         }
     }
 
-    /// With threads that come, sleep and yield at random, whoever is picked has no more than its due, unless nobody has less; and
-    /// nobody who is eligible and earlier waits.
+    /// With threads that come, sleep and yield at random, whoever is picked has no more than its due, unless nobody has
+    /// less; and nobody who is eligible and earlier waits.
     #[test]
     fn the_earliest_eligible_runs(steps in prop::collection::vec((0u8..4, 0usize..6, 1u64..3 * SLICE), 1..300)) {
         let mut cpu = Cpu::new(0);
@@ -446,7 +446,8 @@ fn whoever_slept_long_preempts_hogs_whatever_came_and_went_before() {
         let hogs: Vec<_> = (0..count).map(|_| share(Class::NORMAL)).collect();
         let sleeper = share(Class::NORMAL);
         hogs.iter().for_each(|hog| _ = cpu.wake(hog));
-        // Each of these has a slice, and leaves for ever: it has had more than its due, which is none of the hogs' concern.
+        // Each of these has a slice, and leaves for ever: it has had more than its due, which is none of the hogs'
+        // concern.
         for _ in 0..50 {
             let guest = share(Class::NORMAL);
             cpu.wake(guest);

@@ -1,8 +1,9 @@
-//! Sockets that nobody can reach any more: every reference to them is in a message that waits in the queue of such a socket.
+//! Sockets that nobody can reach any more: every reference to them is in a message that waits in the queue of such a
+//! socket.
 //!
-//! A socket in flight whose references are not all in queues, or not all in queues of sockets in flight, can be received or is
-//! open somewhere: it is live, and so is what its own queue refers to. All others are garbage. The graph does not change
-//! meanwhile. O(sockets in flight and references).
+//! A socket in flight whose references are not all in queues, or not all in queues of sockets in flight, can be
+//! received or is open somewhere: it is live, and so is what its own queue refers to. All others are garbage. The graph
+//! does not change meanwhile. O(sockets in flight and references).
 
 use alloc::vec::Vec;
 
@@ -20,8 +21,8 @@ pub trait Graph {
     fn in_flight(&self, socket: usize) -> usize;
     /// Whether there are references to it which are in no message.
     fn is_held(&self, socket: usize) -> bool;
-    /// Calls `visit` for each reference in the messages that wait at one; it may be called for sockets that are not in the graph with an
-    /// index beyond it.
+    /// Calls `visit` for each reference in the messages that wait at one; it may be called for sockets that are not in
+    /// the graph with an index beyond it.
     fn each(&self, socket: usize, visit: &mut dyn FnMut(usize));
     /// Called now and then: others may run.
     fn pause(&self) {}

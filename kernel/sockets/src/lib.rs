@@ -1,5 +1,5 @@
-//! What a local socket has that needs no machine: its address, the messages that nobody has read yet, and which sockets that are under way
-//! to somebody nobody can ever receive. `docs/sockets.md` has the whole picture.
+//! What a local socket has that needs no machine: its address, the messages that nobody has read yet, and which sockets
+//! that are under way to somebody nobody can ever receive. `docs/sockets.md` has the whole picture.
 //!
 //! Floors, lowest first; none imports a higher one:
 //! - [`address`]: names, as programs give them and get them.

@@ -1,10 +1,11 @@
 //! Messages that wait for a reader.
 //!
-//! A reader copies bytes to a program, which may fault and sleep, so it does not hold the queue's lock meanwhile: it *claims* what it reads, which
-//! leaves the list but still counts, and then finishes: what is left goes back to the front. Nobody else claims until then. Writers
-//! append to the list all the time.
+//! A reader copies bytes to a program, which may fault and sleep, so it does not hold the queue's lock meanwhile: it
+//! *claims* what it reads, which leaves the list but still counts, and then finishes: what is left goes back to the
+//! front. Nobody else claims until then. Writers append to the list all the time.
 //!
-//! Invariants: `len`, `unread` and `charge` are the sums over the list and what is claimed, as it was when it was claimed.
+//! Invariants: `len`, `unread` and `charge` are the sums over the list and what is claimed, as it was when it was
+//! claimed.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -1,5 +1,5 @@
-//! Interrupts of devices: each is masked as it comes, and sets events of an endpoint; its driver unmasks it when the device does
-//! not ask any more.
+//! Interrupts of devices: each is masked as it comes, and sets events of an endpoint; its driver unmasks it when the
+//! device does not ask any more.
 //!
 //! Lock order: the lines' lock, which interrupts take, then the endpoint's.
 
@@ -32,8 +32,8 @@ pub struct Line {
 }
 
 impl Line {
-    /// From now on the interrupt with this index among the device's sets these events of the endpoint. EINVAL for no interrupt, EBUSY if somebody is
-    /// told of it (devices may share one) or the kernel, ENOMEM.
+    /// From now on the interrupt with this index among the device's sets these events of the endpoint. EINVAL for no
+    /// interrupt, EBUSY if somebody is told of it (devices may share one) or the kernel, ENOMEM.
     pub fn new(holding: &KArc<Holding>, index: usize, endpoint: KArc<Endpoint>, events: u64) -> Result<Self, Errno> {
         let interrupt = *holding.device().interrupts().get(index).ok_or(Errno::EINVAL)?;
         if interrupts::is_kernels(interrupt.intid) {
@@ -98,8 +98,8 @@ impl Drop for Line {
     }
 }
 
-/// An interrupt that is not the kernel's has come: it is masked, and whoever listens is told. False if nobody does. O(log n) in
-/// the interrupts that somebody is told of.
+/// An interrupt that is not the kernel's has come: it is masked, and whoever listens is told. False if nobody does.
+/// O(log n) in the interrupts that somebody is told of.
 pub fn deliver(intid: u32) -> bool {
     interrupts::mask(intid);
     let listeners = LISTENERS.lock();

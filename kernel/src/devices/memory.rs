@@ -1,5 +1,5 @@
-//! Memory that a device reaches: consecutive frames, which stay the device's after the handle has gone, until the next holder says
-//! that the device writes to no memory any more ([`Holding::quiet`]).
+//! Memory that a device reaches: consecutive frames, which stay the device's after the handle has gone, until the next
+//! holder says that the device writes to no memory any more ([`Holding::quiet`]).
 
 use alloc::boxed::Box;
 
@@ -53,7 +53,8 @@ impl Device {
 }
 
 impl DmaRange {
-    /// `bytes` bytes, rounded up to pages, filled with zeros. EINVAL for none, ENOMEM, also if no memory that the device reaches is free.
+    /// `bytes` bytes, rounded up to pages, filled with zeros. EINVAL for none, ENOMEM, also if no memory that the
+    /// device reaches is free.
     pub fn new(holding: &KArc<Holding>, bytes: usize) -> Result<Self, Errno> {
         let device = holding.device();
         let memory = Contiguous::new(Cpu, pages(bytes), Gfp::KERNEL | device.zone())?;
@@ -86,8 +87,9 @@ impl DmaRange {
         current().mm().ok_or(Errno::ENOMEM)?.map(&request)
     }
 
-    /// What the program wrote to these bytes can be read by the device, and what the device writes from now on by the program. A device that is coherent needs
-    /// no such thing. EINVAL for bytes that are not in it. Costs time in proportion to them.
+    /// What the program wrote to these bytes can be read by the device, and what the device writes from now on by the
+    /// program. A device that is coherent needs no such thing. EINVAL for bytes that are not in it. Costs time in
+    /// proportion to them.
     pub fn sync(&self, offset: usize, len: usize) -> Result<(), Errno> {
         let memory = self.memory()?;
         let end = offset.checked_add(len).filter(|end| *end <= memory.pages() * PAGE_SIZE).ok_or(Errno::EINVAL)?;

@@ -1,9 +1,11 @@
-//! Devices of the tree that processes drive: who holds which, its registers, and the memory that it was given (docs/devices.md).
+//! Devices of the tree that processes drive: who holds which, its registers, and the memory that it was given
+//! (docs/devices.md).
 //!
 //! The list of devices is made at boot and stays. A device has one holder at a time, and keeps the memory that
 //! it may still write to when that holder is gone.
 //!
-//! Lock order: [`CLAIMS`] to hold a device; a device's own to keep memory. One at a time, and nothing is allocated, freed or dropped meanwhile.
+//! Lock order: [`CLAIMS`] to hold a device; a device's own to keep memory. One at a time, and nothing is allocated,
+//! freed or dropped meanwhile.
 
 pub mod interrupt;
 pub mod memory;
@@ -92,8 +94,8 @@ fn map_tree(address: PhysAddr, size: usize) -> Result<&'static [u8], Errno> {
     Ok(unsafe { core::slice::from_raw_parts(start, size) })
 }
 
-/// The device with a number in the list of those that are called `name`, which is a path if it begins with a slash, and else something that they are compatible with.
-/// ENOENT if there are fewer, ENOMEM.
+/// The device with a number in the list of those that are called `name`, which is a path if it begins with a slash, and
+/// else something that they are compatible with. ENOENT if there are fewer, ENOMEM.
 pub fn find(name: &[u8], number: usize) -> Result<KArc<Device>, Errno> {
     let mut left = number;
     for (at, device) in list().iter().enumerate() {
@@ -197,7 +199,8 @@ unsafe impl Send for Holding {}
 unsafe impl Sync for Holding {}
 
 impl Holding {
-    /// Takes a device. EBUSY if somebody has it, or another device with the same registers, or if it is the kernel's; ENOMEM.
+    /// Takes a device. EBUSY if somebody has it, or another device with the same registers, or if it is the kernel's;
+    /// ENOMEM.
     pub fn take(device: &KArc<Device>) -> Result<KArc<Self>, Errno> {
         if device.is_kernels() {
             return Err(Errno::EBUSY);

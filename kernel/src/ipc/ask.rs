@@ -1,8 +1,9 @@
-//! Calls that the kernel makes in the name of the current thread, to servers that know what it does not ([`names`](crate::names)).
+//! Calls that the kernel makes in the name of the current thread, to servers that know what it does not
+//! ([`names`](crate::names)).
 //!
-//! They are calls as any other (`docs/messages.md`), but for three things: registers and windows are the kernel's memory, lent to
-//! the call for as long as it lasts; of a handle that the answer names the kernel gets the object, and the server keeps the handle; and only a
-//! kill ends them. No lock is held.
+//! They are calls as any other (`docs/messages.md`), but for three things: registers and windows are the kernel's
+//! memory, lent to the call for as long as it lasts; of a handle that the answer names the kernel gets the object, and
+//! the server keeps the handle; and only a kill ends them. No lock is held.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
@@ -31,14 +32,15 @@ pub const ROOM: usize = 4096;
 pub struct Asking {
     /// The kernel calls in its name.
     is_under_way: AtomicBool,
-    /// What was lent with the answer. It belongs to the thread while that runs, and to the server that answers while it waits.
+    /// What was lent with the answer. It belongs to the thread while that runs, and to the server that answers while it
+    /// waits.
     lent: UnsafeCell<Option<Handle>>,
     /// The room of its last call, kept for the next one: what a server does not write is the thread's own text.
     room: UnsafeCell<Vec<u8>>,
 }
 
-// SAFETY: the cells are accessed by the thread itself when it does not wait, and otherwise only by one that is at work on it
-// (`Reply::with_caller`, `Reply::answer_with`), of which there is one at a time.
+// SAFETY: the cells are accessed by the thread itself when it does not wait, and otherwise only by one that is at work
+// on it (`Reply::with_caller`, `Reply::answer_with`), of which there is one at a time.
 unsafe impl Sync for Asking {}
 
 impl Asking {
@@ -120,7 +122,8 @@ impl Drop for Room {
     }
 }
 
-/// Frames of user memory that stand for one run of bytes, which begins at `skip` in the first: a window of the kernel's.
+/// Frames of user memory that stand for one run of bytes, which begins at `skip` in the first: a window of the
+/// kernel's.
 pub struct Run<'a> {
     /// The frames; the caller keeps them for as long as the call lasts.
     pub frames: &'a [Pfn],
@@ -171,8 +174,8 @@ pub fn ask_about_frames(
     unsafe { ask_with(server, label, words, if write { [nothing, frames] } else { [frames, nothing] }) }
 }
 
-/// Calls an endpoint, with a window to be read and one to be written. EPIPE if the server is gone, EDEADLK if it is the caller, EINTR for a
-/// caller that is killed.
+/// Calls an endpoint, with a window to be read and one to be written. EPIPE if the server is gone, EDEADLK if it is the
+/// caller, EINTR for a caller that is killed.
 pub fn ask(
     (endpoint, badge): (&KArc<Endpoint>, u64),
     label: u64,

@@ -1,18 +1,19 @@
 //! What a message carries beside its words: handles, which move, and windows of the caller's memory.
 //!
-//! The caller's descriptor is read once, into the record of its calls, before the call is sent. From then on the server acts,
-//! for as long as the caller waits: it takes the handles ([`accept`]), and copies from and to the windows ([`copy`]). So nothing
-//! is in flight in a queue, nobody's table is filled by others, and whoever asks has the errno.
+//! The caller's descriptor is read once, into the record of its calls, before the call is sent. From then on the server
+//! acts, for as long as the caller waits: it takes the handles ([`accept`]), and copies from and to the windows
+//! ([`copy`]). So nothing is in flight in a queue, nobody's table is filled by others, and whoever asks has the errno.
 //!
-//! While a server is at work on a caller ([`Reply::with_caller`](super::message::Reply::with_caller)) the caller does not go on. That
-//! time is short, with interrupts masked: some handles, or the bytes of one page. Memory is supplied before, and pages are pinned before.
+//! While a server is at work on a caller ([`Reply::with_caller`](super::message::Reply::with_caller)) the caller does
+//! not go on. That time is short, with interrupts masked: some handles, or the bytes of one page. Memory is supplied
+//! before, and pages are pinned before.
 //!
-//! A window is copied page by page, by the direct map, from and to resident pages. The server's own pages are brought in on
-//! its time. A page of the caller that is missing is brought in by the caller: it is woken for it, and the server, which is told
-//! EAGAIN, serves others meanwhile.
+//! A window is copied page by page, by the direct map, from and to resident pages. The server's own pages are brought
+//! in on its time. A page of the caller that is missing is brought in by the caller: it is woken for it, and the
+//! server, which is told EAGAIN, serves others meanwhile.
 //!
-//! Lock order: a server at work on a caller takes the locks of tables of handles, of a process, and of run queues, and no
-//! endpoint's.
+//! Lock order: a server at work on a caller takes the locks of tables of handles, of a process, and of run queues, and
+//! no endpoint's.
 
 use quire_abi::Errno;
 use quire_abi::ipc::{Attachments, HANDLES, Window, options};
@@ -49,8 +50,8 @@ fn read(frame: &TrapFrame) -> Result<Attachments, Errno> {
     Ok(attachments)
 }
 
-/// Loads the record of the calling thread with what its call carries. EINVAL for a window of unknown access, EFAULT for one
-/// that is not in the lower half: what is mapped there shows later.
+/// Loads the record of the calling thread with what its call carries. EINVAL for a window of unknown access, EFAULT for
+/// one that is not in the lower half: what is mapped there shows later.
 pub fn load(frame: &TrapFrame) -> Result<(), Errno> {
     let attachments = read(frame)?;
     for window in &attachments.windows {
@@ -77,9 +78,9 @@ pub fn thread<'a>(caller: &'a Caller<'_, Cpu>) -> &'a Thread {
     unsafe { message::thread_of(caller.thread()) }
 }
 
-/// Takes the handles that a call carries, all or none; returns their numbers, 0 for none. ENOENT if there are none (any more),
-/// ENXIO if the caller does not have one of them any more, EMFILE without enough free numbers, ENOMEM, ECANCELED if the caller is
-/// gone.
+/// Takes the handles that a call carries, all or none; returns their numbers, 0 for none. ENOENT if there are none (any
+/// more), ENXIO if the caller does not have one of them any more, EMFILE without enough free numbers, ENOMEM, ECANCELED
+/// if the caller is gone.
 pub fn accept(reply: &Reply) -> Result<[u32; HANDLES], Errno> {
     let own = &current().process().handles;
     supplied(|room| {
@@ -126,8 +127,9 @@ pub enum Answering<'a> {
 }
 
 /// Answers a call with the message in the frame and the handles that its descriptor names; `rouse` as in
-/// [`Reply::answer`]. Nothing has happened in case of an error: EMFILE if the caller has no free numbers or said that it has too little
-/// room for them, EINVAL for windows, and as in [`read`]. ECANCELED if the caller is gone: then the reply is of no use any more.
+/// [`Reply::answer`]. Nothing has happened in case of an error: EMFILE if the caller has no free numbers or said that
+/// it has too little room for them, EINVAL for windows, and as in [`read`]. ECANCELED if the caller is gone: then the
+/// reply is of no use any more.
 pub fn answer(reply: Answering<'_>, frame: &mut TrapFrame, mut rouse: impl FnMut(usize)) -> Result<(), Errno> {
     let attachments = read(frame)?;
     if attachments.windows.iter().any(|window| window.access != 0) {
@@ -155,7 +157,8 @@ pub fn answer(reply: Answering<'_>, frame: &mut TrapFrame, mut rouse: impl FnMut
     })
 }
 
-/// The caller's process, thread, user and group, the latter two those for access to files; and whether it is in `group`.
+/// The caller's process, thread, user and group, the latter two those for access to files; and whether it is in
+/// `group`.
 pub fn identity(reply: &Reply, group: u32) -> Result<[u32; 5], Errno> {
     let seen = reply.with_caller(|caller| {
         let thread = thread(&caller);
@@ -182,10 +185,11 @@ pub struct Part {
     pub write: bool,
 }
 
-/// Copies between a window and the server's buffer; returns how many bytes were copied, fewer only at a page that is missing.
-/// EAGAIN if that is the first one: the caller brings it in, and the endpoint has [`READY`](quire_abi::ipc::received::READY) for a saved
-/// call then. ENXIO if the caller has tried that, and could not. ENOENT for no window, EPERM for the wrong direction, EINVAL for what
-/// is not within it, EFAULT for the server's buffer, ECANCELED if the caller is gone.
+/// Copies between a window and the server's buffer; returns how many bytes were copied, fewer only at a page that is
+/// missing. EAGAIN if that is the first one: the caller brings it in, and the endpoint has
+/// [`READY`](quire_abi::ipc::received::READY) for a saved call then. ENXIO if the caller has tried that, and could not.
+/// ENOENT for no window, EPERM for the wrong direction, EINVAL for what is not within it, EFAULT for the server's
+/// buffer, ECANCELED if the caller is gone.
 pub fn copy(reply: &Reply, part: &Part) -> Result<usize, Errno> {
     uaccess::check(UserAddr::new(part.buffer), part.len)?;
     let theirs = reply.with_caller(|caller| open(caller, part)).ok_or(Errno::ECANCELED)??;
@@ -282,8 +286,8 @@ fn piece(reply: &Reply, (theirs, offset): (&Theirs, usize), own: usize, n: usize
             }
         };
         let (to, from) = if write { (there, own.as_ptr()) } else { (own.as_ptr(), there) };
-        // SAFETY: the bytes are within one page each. Those of programs are pinned, and no Rust reference points there; those of the
-        // kernel are lent to the call by its caller, which waits meanwhile.
+        // SAFETY: the bytes are within one page each. Those of programs are pinned, and no Rust reference points there;
+        // those of the kernel are lent to the call by its caller, which waits meanwhile.
         unsafe { mem::copy_shared(to, from, n) };
         Ok(())
     });

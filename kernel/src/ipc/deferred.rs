@@ -1,10 +1,10 @@
 //! Sources whose notification may begin where a thread must not sleep: in an interrupt, or under a spin lock.
 //!
-//! Sleepers are woken at once, which is O(1). The number of epolls that watch is up to programs: the rest is deferred to the
-//! notification thread, one of the kernel's own.
+//! Sleepers are woken at once, which is O(1). The number of epolls that watch is up to programs: the rest is deferred
+//! to the notification thread, one of the kernel's own.
 //!
-//! Whoever looks at an epoll without waiting for what comes later must find what has happened before: it [catches up](catch_up). The list is served in
-//! order, so two numbers tell how far the thread is.
+//! Whoever looks at an epoll without waiting for what comes later must find what has happened before: it [catches
+//! up](catch_up). The list is served in order, so two numbers tell how far the thread is.
 //!
 //! The list of sources that the notification thread is to serve ranks as an object; it owns a count of each.
 
@@ -46,7 +46,8 @@ unsafe impl Send for List {}
 static PENDING: SpinLock<List> = SpinLock::new(Cpu, Rank::Object, List(LinkedList::new(InList::NEW)));
 static WORK: WaitQueue = WaitQueue::new();
 
-/// Sources that were put on the list so far, and those whose epolls were told. The first one is written under the list's lock.
+/// Sources that were put on the list so far, and those whose epolls were told. The first one is written under the
+/// list's lock.
 static ASKED: AtomicU64 = AtomicU64::new(0);
 static TOLD: AtomicU64 = AtomicU64::new(0);
 /// Threads that catch up.
@@ -82,8 +83,8 @@ impl DeferredSource {
     }
 }
 
-/// Returns when the epolls that watch were told of all that was notified before. The caller holds no lock, and may sleep; a killed one does
-/// not wait.
+/// Returns when the epolls that watch were told of all that was notified before. The caller holds no lock, and may
+/// sleep; a killed one does not wait.
 #[inline]
 pub fn catch_up() {
     let asked = ASKED.load(Ordering::Acquire);

@@ -1,5 +1,5 @@
-//! Descriptors: entries for files, with Linux's rules for their numbers, dup, fork and exec. (Entries for other objects are
-//! [handles](super::handles).)
+//! Descriptors: entries for files, with Linux's rules for their numbers, dup, fork and exec. (Entries for other objects
+//! are [handles](super::handles).)
 //!
 //! An open object is an [`OpenFile`], shared by all descriptors that `dup`, `fork` and descriptor passing make for it.
 //! The rights belong to the descriptor. A process's descriptors are in its [table](super::table).
@@ -97,7 +97,8 @@ impl Object {
         matches!(self, Object::SignalFd(_) | Object::Epoll(_))
     }
 
-    /// Where threads of the calling process wait for it to become ready; `None` for what always is. It was [prepared](Object::prepare).
+    /// Where threads of the calling process wait for it to become ready; `None` for what always is. It was
+    /// [prepared](Object::prepare).
     pub fn source(&self) -> Option<&Source> {
         match self {
             Object::Console => Some(tty::source()),
@@ -123,8 +124,8 @@ impl Object {
         })
     }
 
-    /// As [`Object::ready`], with what has happened before the call, though the notification thread may not have told an epoll of it. The caller may
-    /// sleep.
+    /// As [`Object::ready`], with what has happened before the call, though the notification thread may not have told
+    /// an epoll of it. The caller may sleep.
     pub fn ready_by_now(&self) -> u16 {
         if let Object::Epoll(epoll) = self {
             epoll.catch_up();
@@ -132,7 +133,8 @@ impl Object {
         self.ready()
     }
 
-    /// Of events that were found, those that a program is told of: a trigger's event is over then, and no other thread is told of it.
+    /// Of events that were found, those that a program is told of: a trigger's event is over then, and no other thread
+    /// is told of it.
     #[inline]
     pub fn told(&self, events: u16) -> u16 {
         if events & poll::PRI == 0 { events } else { self.told_of_trigger(events) }

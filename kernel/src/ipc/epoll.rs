@@ -80,8 +80,8 @@ pub struct Item {
     pub file_link: FileLink,
 }
 
-// SAFETY: the cells and the epoll's links are touched under the epoll's lock, the source's link under the source's; the rest does
-// not change.
+// SAFETY: the cells and the epoll's links are touched under the epoll's lock, the source's link under the source's; the
+// rest does not change.
 unsafe impl Send for Item {}
 // SAFETY: as above.
 unsafe impl Sync for Item {}
@@ -341,8 +341,8 @@ impl Epoll {
         }
     }
 
-    /// Puts an item on the ready list if any of `events` that it waits for is there, and wakes a waiter, and whoever waits for this
-    /// epoll, also if it is on the list already. The caller holds no lock.
+    /// Puts an item on the ready list if any of `events` that it waits for is there, and wakes a waiter, and whoever
+    /// waits for this epoll, also if it is on the list already. The caller holds no lock.
     fn consider(&self, item: &Item, events: u32) {
         self.note(item, item.ready(self.wanted(item)) & events);
     }
@@ -373,10 +373,11 @@ impl Epoll {
         self.waiters.wait_until(Sleep::Interruptible, deadline, || (self.set.lock().ready_len > 0).then_some(()))
     }
 
-    /// Looks at the next item of the ready list, and if it is ready, passes its events to `put`. `None` if there is no item. The
-    /// caller holds no lock.
+    /// Looks at the next item of the ready list, and if it is ready, passes its events to `put`. `None` if there is no
+    /// item. The caller holds no lock.
     ///
-    /// An item that will be reported again stays on the list meanwhile, at its end: whoever looks at the same time finds it, too.
+    /// An item that will be reported again stays on the list meanwhile, at its end: whoever looks at the same time
+    /// finds it, too.
     pub fn take(&self, put: impl FnOnce(EpollEvent) -> Result<(), Errno>) -> Result<Option<Taken>, Errno> {
         let (item, wanted, data, there) = {
             let mut set = self.set.lock();
@@ -404,7 +405,8 @@ impl Epoll {
         stored.map(|()| Some(Taken { there, is_reported }))
     }
 
-    /// Takes an item that was found not to be ready off the ready list. It may have become ready since, so it is looked at again.
+    /// Takes an item that was found not to be ready off the ready list. It may have become ready since, so it is looked
+    /// at again.
     fn leave_ready(&self, item: &Item) {
         self.set.lock().take_ready(item);
         self.consider(item, u32::MAX);
@@ -429,7 +431,8 @@ impl Epoll {
         }
     }
 
-    /// Its events as an object. Items that are not ready any more leave the list. The caller holds no lock, and may sleep.
+    /// Its events as an object. Items that are not ready any more leave the list. The caller holds no lock, and may
+    /// sleep.
     pub fn ready(&self) -> u16 {
         let mut looked = 0usize;
         loop {

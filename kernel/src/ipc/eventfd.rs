@@ -37,7 +37,8 @@ impl EventFd {
         Ok(taken)
     }
 
-    /// Adds to the counter. Sleeps while the sum is too large, unless `nonblocking`: EAGAIN. EINVAL for a number that never fits.
+    /// Adds to the counter. Sleeps while the sum is too large, unless `nonblocking`: EAGAIN. EINVAL for a number that
+    /// never fits.
     pub fn write(&self, more: u64, nonblocking: bool) -> Result<(), Errno> {
         if more == END {
             return Err(Errno::EINVAL);

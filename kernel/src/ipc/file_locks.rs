@@ -1,12 +1,13 @@
-//! File locks as the kernel keeps them: the locks of each file that has any, and the waits for them (`docs/locks.md`). What a lock is,
-//! [`quire_locks`] knows.
+//! File locks as the kernel keeps them: the locks of each file that has any, and the waits for them (`docs/locks.md`).
+//! What a lock is, [`quire_locks`] knows.
 //!
-//! A file has a [`FileLocks`] as long as it has a lock, or somebody tries to set one. It is found by the file's identity, so all who have
-//! the file open meet there. While it has locks it owns itself.
+//! A file has a [`FileLocks`] as long as it has a lock, or somebody tries to set one. It is found by the file's
+//! identity, so all who have the file open meet there. While it has locks it owns itself.
 //!
-//! Lock order: the records belong to whoever holds the mutex, and may sleep and pass points meanwhile; under it, one at a time and for
-//! O(log n) steps, the locks of a part of the table, of the flocks, and of the waits, which all rank as objects. Nothing is allocated or
-//! dropped under these. A mutex is held for one operation, so whoever must not be interrupted waits for it nevertheless.
+//! Lock order: the records belong to whoever holds the mutex, and may sleep and pass points meanwhile; under it, one at
+//! a time and for O(log n) steps, the locks of a part of the table, of the flocks, and of the waits, which all rank as
+//! objects. Nothing is allocated or dropped under these. A mutex is held for one operation, so whoever must not be
+//! interrupted waits for it nevertheless.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -93,7 +94,8 @@ impl Proof {
     }
 }
 
-/// Owners that wait. Only processes: an open file may be several processes', so nobody knows whether it waits for itself.
+/// Owners that wait. Only processes: an open file may be several processes', so nobody knows whether it waits for
+/// itself.
 static WAITS: SpinLock<Waits<Proof>> = SpinLock::new(Cpu, Rank::Object, Waits::new());
 
 static NEXT_WAIT: AtomicU64 = AtomicU64::new(0);
@@ -141,7 +143,8 @@ pub struct FileLocks {
     flock_sleepers: WaitQueue,
 }
 
-// SAFETY: `link` is touched under the lock of the table's part only, `recorded` by the mutex's holder; the rest is `Sync`.
+// SAFETY: `link` is touched under the lock of the table's part only, `recorded` by the mutex's holder; the rest is
+// `Sync`.
 unsafe impl Sync for FileLocks {}
 // SAFETY: as above.
 unsafe impl Send for FileLocks {}
@@ -213,7 +216,8 @@ impl<'a> Held<'a> {
         Ok(Self { file, _guard: file.mutex.lock(cut)? })
     }
 
-    /// Changes the records; returns what `change` says, and whether others may go on. What is returned last is to be dropped when the mutex is free again.
+    /// Changes the records; returns what `change` says, and whether others may go on. What is returned last is to be
+    /// dropped when the mutex is free again.
     fn change<T>(&mut self, change: impl FnOnce(&mut Records) -> (T, bool)) -> (T, bool, Option<KArc<FileLocks>>) {
         // SAFETY: this has the mutex, and is borrowed for itself; nothing below takes another reference.
         let recorded = unsafe { &mut *self.file.recorded.get() };
@@ -238,7 +242,8 @@ fn point() {
     let _ = resched_point(Sleep::Deaf);
 }
 
-/// Sets a record lock; if `waits`, sleeps until others let it. EAGAIN, EDEADLK, EINTR; ENOLCK for too many locks in all; ENOMEM.
+/// Sets a record lock; if `waits`, sleeps until others let it. EAGAIN, EDEADLK, EINTR; ENOLCK for too many locks in
+/// all; ENOMEM.
 pub fn set(file: &KArc<FileLocks>, lock: Lock, waits: bool) -> Result<(), Errno> {
     let most = PAGES.total_managed() * PAGE_SIZE / 25 / LOCK_SIZE;
     loop {

@@ -384,7 +384,8 @@ impl Operation {
     }
 }
 
-/// Changes the word at `second` by `op` and wakes sleepers of both words, at most `counts`: `FUTEX_WAKE_OP` of futex(2).
+/// Changes the word at `second` by `op` and wakes sleepers of both words, at most `counts`: `FUTEX_WAKE_OP` of
+/// futex(2).
 pub fn wake_op(first: UserAddr, second: UserAddr, counts: [u32; 2], op: u32, private: bool) -> Result<usize, Errno> {
     let (key, second_key) = (key_of(first, private)?, key_of(second, private)?);
     let operation = Operation::decode(op)?;

@@ -1,13 +1,15 @@
-//! A process's handles: entries for the kernel's objects that are no files, each an object and rights, which only shrink.
+//! A process's handles: entries for the kernel's objects that are no files, each an object and rights, which only
+//! shrink.
 //!
 //! Handles belong to the process: threads share them, but not processes that share descriptors (CLONE_FILES). Their
-//! numbers begin at [`HandleInfo::FIRST`], above every descriptor; no limit of descriptors, no search for the lowest free
-//! descriptor and no `close_range` affects them. They pass to a child or a new program only if the holder has granted them
-//! (`QUIRE_GRANT`), with the granted rights. Receivers, replies, and what a driver has of its device never pass: there is one
-//! holder. (A device passes to the next program.)
+//! numbers begin at [`HandleInfo::FIRST`], above every descriptor; no limit of descriptors, no search for the lowest
+//! free descriptor and no `close_range` affects them. They pass to a child or a new program only if the holder has
+//! granted them (`QUIRE_GRANT`), with the granted rights. Receivers, replies, and what a driver has of its device never
+//! pass: there is one holder. (A device passes to the next program.)
 //!
-//! Lock order: the table's lock ([`Rank::Descriptors`]) is held for one entry, or together with that of another table for
-//! the handles of a message ([`quire_ipc::transfer`]). Never held: while memory is allocated, or while a handle is dropped.
+//! Lock order: the table's lock ([`Rank::Descriptors`]) is held for one entry, or together with that of another table
+//! for the handles of a message ([`quire_ipc::transfer`]). Never held: while memory is allocated, or while a handle is
+//! dropped.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -117,8 +119,8 @@ impl Handle {
         Ok(Self { target, rights, badge: self.badge, granted: 0 })
     }
 
-    /// Sets the rights that pass on. EPERM for rights that the handle does not have, EINVAL for what has one holder, but for a
-    /// device: it passes to the next program, and to no child.
+    /// Sets the rights that pass on. EPERM for rights that the handle does not have, EINVAL for what has one holder,
+    /// but for a device: it passes to the next program, and to no child.
     fn grant(&mut self, rights: u32) -> Result<(), Errno> {
         if rights & !self.rights != 0 || rights == rights::TRANSFER {
             return Err(Errno::EPERM);
@@ -254,8 +256,8 @@ impl Handles {
         quire_ipc::check(&self.slots.lock(), attached, index).map(drop)
     }
 
-    /// Moves the handles of a message to another table, all or none: their numbers there, 0 for none. `room` is what was supplied
-    /// before.
+    /// Moves the handles of a message to another table, all or none: their numbers there, 0 for none. `room` is what
+    /// was supplied before.
     pub fn transfer(
         &self,
         attached: &[AttachedHandle; HANDLES],
@@ -267,15 +269,16 @@ impl Handles {
         Ok(places.map(|place| place.map_or(0, |at| HandleInfo::FIRST + at as u32)))
     }
 
-    /// Sets which rights of a handle pass to children and new programs. EBADF, or EPERM for rights that it does not have.
+    /// Sets which rights of a handle pass to children and new programs. EBADF, or EPERM for rights that it does not
+    /// have.
     pub fn grant(&self, number: u32, rights: u32) -> Result<(), Errno> {
         let mut slots = self.slots.lock();
         let index = index(&slots, number)?;
         slots.get_mut(index).ok_or(Errno::EBADF)?.grant(rights)
     }
 
-    /// The lowest number from `from` on that has a handle, and the record of that handle as a new program gets it: `None` if it
-    /// does not pass.
+    /// The lowest number from `from` on that has a handle, and the record of that handle as a new program gets it:
+    /// `None` if it does not pass.
     pub fn next(&self, from: u32) -> Option<(u32, Option<HandleInfo>)> {
         let slots = self.slots.lock();
         let from = from.saturating_sub(HandleInfo::FIRST) as usize;
@@ -305,8 +308,8 @@ impl Handles {
         }
     }
 
-    /// Gives a child that does not run yet the handles that its parent has granted, with the same numbers and grants, so that a
-    /// program that the child executes gets them too. EINTR if the thread is killed meanwhile.
+    /// Gives a child that does not run yet the handles that its parent has granted, with the same numbers and grants,
+    /// so that a program that the child executes gets them too. EINTR if the thread is killed meanwhile.
     pub fn inherit(&self, parent: &Self) -> Result<(), Errno> {
         let mut room = Room::none();
         let mut next = HandleInfo::FIRST;
@@ -335,8 +338,8 @@ impl Handles {
         Ok(())
     }
 
-    /// exec: the new program has what was granted, with those rights, and grants nothing yet. Called by the process's only
-    /// thread.
+    /// exec: the new program has what was granted, with those rights, and grants nothing yet. Called by the process's
+    /// only thread.
     pub fn for_program(&self) {
         let mut next = 0;
         while let Some((index, dropped)) = self.pass_on(next) {

@@ -1,15 +1,16 @@
 //! The hand-over: a call, or an answer with the next receive, that gives the CPU straight to the other side.
 //!
-//! This is the common case of `message.rs` in one stretch with interrupts masked, from the exception to the other thread's
-//! registers. It applies when the other side waits and runs nowhere, and nothing else is to be done: no deadline, no signal, no
-//! end of a slice, nothing further to receive. In all other cases nothing has happened yet, and the ordinary path follows.
+//! This is the common case of `message.rs` in one stretch with interrupts masked, from the exception to the other
+//! thread's registers. It applies when the other side waits and runs nowhere, and nothing else is to be done: no
+//! deadline, no signal, no end of a slice, nothing further to receive. In all other cases nothing has happened yet, and
+//! the ordinary path follows.
 //!
 //! A thread that waits in a hand-over is *parked*: all that there is of it is its frame, and what it waits for
-//! ([`For`]). Whoever claims it completes its call in its place, and leaves the kernel with its frame. Whatever else wakes
-//! it, it resumes in [`trap_resume`], which completes the call as the ordinary path does.
+//! ([`For`]). Whoever claims it completes its call in its place, and leaves the kernel with its frame. Whatever else
+//! wakes it, it resumes in [`trap_resume`], which completes the call as the ordinary path does.
 //!
-//! What a thread waits for belongs to the thread while it runs, and to whoever has claimed it. A thread that has resumed and sleeps
-//! again is not parked: whoever claims it then runs it on its own stack.
+//! What a thread waits for belongs to the thread while it runs, and to whoever has claimed it. A thread that has
+//! resumed and sleeps again is not parked: whoever claims it then runs it on its own stack.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::null_mut;
@@ -118,8 +119,8 @@ pub fn forget(thread: &Thread) {
     drop(parked.endpoint.take());
 }
 
-/// QUIRE_CALL with interrupts masked: answers the frame of the thread that runs in place of this one, or null if the ordinary path is
-/// to be taken.
+/// QUIRE_CALL with interrupts masked: answers the frame of the thread that runs in place of this one, or null if the
+/// ordinary path is to be taken.
 #[unsafe(no_mangle)]
 extern "C" fn trap_call(frame: &mut TrapFrame) -> *mut TrapFrame {
     call(frame).unwrap_or(null_mut())
@@ -173,8 +174,8 @@ fn load(frame: &TrapFrame) -> bool {
     is_loaded
 }
 
-/// The endpoint of a handle with a right, and the handle's badge. The last answer is kept, and true while the process has lost
-/// no handle.
+/// The endpoint of a handle with a right, and the handle's badge. The last answer is kept, and true while the process
+/// has lost no handle.
 #[inline]
 fn find<'a>(thread: &Thread, parked: &'a mut Parked, number: u64, right: u32) -> Option<(&'a KArc<Endpoint>, u64)> {
     let handles = &thread.process().handles;
@@ -220,7 +221,8 @@ fn announce(thread: &Thread, kind: Sleep) -> bool {
 /// The thread with this name, if it is now this thread's to run.
 #[inline]
 fn claim(name: usize) -> Option<&'static Thread> {
-    // SAFETY: `this_thread` gave the name, and the thread waits while it is asked for (`Endpoint::hand_over`, `hand_back`).
+    // SAFETY: `this_thread` gave the name, and the thread waits while it is asked for (`Endpoint::hand_over`,
+    // `hand_back`).
     let thread = unsafe { &*core::ptr::with_exposed_provenance::<Thread>(name) };
     sched::claim(thread).then_some(thread)
 }

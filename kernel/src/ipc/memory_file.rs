@@ -127,8 +127,8 @@ impl MemoryFile {
         self.changed.store(clock::real_ns(), Ordering::Relaxed);
     }
 
-    /// Sets when it was read, and when changed. EPERM unless it is the owner's or root's call; EACCES for the present, by
-    /// whoever may not write to it either.
+    /// Sets when it was read, and when changed. EPERM unless it is the owner's or root's call; EACCES for the present,
+    /// by whoever may not write to it either.
     pub fn set_times(&self, by: &Credentials, times: &Change) -> Result<(), Errno> {
         let is_owner = by.is_privileged() || by.user.files == self.user.load(Ordering::Relaxed);
         let is_now = times.what & Change::NOW != 0;

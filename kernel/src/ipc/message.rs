@@ -1,10 +1,10 @@
 //! Messages as threads send and receive them: the crate `quire-ipc` decides what meets what, and here threads sleep,
 //! and switch to each other directly. `docs/messages.md` has the protocol.
 //!
-//! A thread that is roused while the caller is about to sleep is claimed ([`sched::claim`]): it goes to no queue, and the
-//! caller switches to it, on this CPU and in what is left of this slice. The order is always: announce the sleep, send or
-//! receive (which may claim somebody), switch. Whoever claims has a [`Next`], which queues the claimed thread when it is
-//! dropped without a switch.
+//! A thread that is roused while the caller is about to sleep is claimed ([`sched::claim`]): it goes to no queue, and
+//! the caller switches to it, on this CPU and in what is left of this slice. The order is always: announce the sleep,
+//! send or receive (which may claim somebody), switch. Whoever claims has a [`Next`], which queues the claimed thread
+//! when it is dropped without a switch.
 
 use quire_abi::Errno;
 use quire_abi::ipc::options;
@@ -40,8 +40,8 @@ impl Next {
     /// Nobody.
     const NOBODY: Self = Self(None);
 
-    /// Takes the thread with this name for a switch, if this thread has nothing else to do and that one is asleep and off
-    /// every CPU; otherwise wakes it.
+    /// Takes the thread with this name for a switch, if this thread has nothing else to do and that one is asleep and
+    /// off every CPU; otherwise wakes it.
     fn rouse(&mut self, thread: usize) {
         // SAFETY: `this_thread` gave the name, and the thread does not end before this returns (`Endpoint::call`,
         // `Reply::answer`). Once claimed it is this thread's to run, and cannot end.
@@ -54,8 +54,8 @@ impl Next {
     }
 
     /// Switches to the thread that was claimed, if there is one; returns when this thread runs again. The sleep is
-    /// announced, and ends at the deadline. If there is something else to do, the claimed thread is queued, and this returns at
-    /// once: what was asked for before the sleep was announced woke nobody.
+    /// announced, and ends at the deadline. If there is something else to do, the claimed thread is queued, and this
+    /// returns at once: what was asked for before the sleep was announced woke nobody.
     fn switch(&mut self, deadline: Option<u64>) {
         if has_work() {
             return;
@@ -147,7 +147,8 @@ pub unsafe fn call_by(
     let record = &thread.messaging()?.record;
     let mut next = Next::NOBODY;
     sched::prepare(kind.state());
-    // SAFETY: the caller's promise; and this thread does not leave before the call has ended: by an outcome, or in `end`.
+    // SAFETY: the caller's promise; and this thread does not leave before the call has ended: by an outcome, or in
+    // `end`.
     let sent = unsafe { endpoint.call(record, registers, badge, |thread| next.rouse(thread)) };
     let sent = match sent {
         Ok(sent) => sent,
@@ -296,7 +297,8 @@ pub fn receive(endpoint: &Endpoint, frame: &mut TrapFrame) -> Result<(), Errno> 
 }
 
 /// Answers the call in the slot with the message in the frame, then receives. ENOENT without one. An answer to a caller
-/// that is gone is no error. If what the answer carries is in error the call stays in the slot, and nothing is received.
+/// that is gone is no error. If what the answer carries is in error the call stays in the slot, and nothing is
+/// received.
 pub fn reply_receive(endpoint: &Endpoint, frame: &mut TrapFrame) -> Result<(), Errno> {
     let mut next = Next::NOBODY;
     match answer_slot(frame, |thread| next.rouse(thread)) {
@@ -354,7 +356,8 @@ pub fn answer(frame: &mut TrapFrame) -> Result<(), Errno> {
     answer_slot(frame, |thread| unsafe { Cpu.unpark(thread) })
 }
 
-/// As [`answer`]; `rouse` is told the caller's thread. If what the answer carries is in error the call stays in the slot.
+/// As [`answer`]; `rouse` is told the caller's thread. If what the answer carries is in error the call stays in the
+/// slot.
 #[inline(always)]
 fn answer_slot(frame: &mut TrapFrame, rouse: impl FnMut(usize)) -> Result<(), Errno> {
     let thread = current();
@@ -372,8 +375,8 @@ fn answer_slot(frame: &mut TrapFrame, rouse: impl FnMut(usize)) -> Result<(), Er
     if is_answered { Ok(()) } else { Err(Errno::ECANCELED) }
 }
 
-/// Answers with the message in the frame and what it carries; the reply is left to the caller, and used up if this succeeds or fails
-/// with ECANCELED.
+/// Answers with the message in the frame and what it carries; the reply is left to the caller, and used up if this
+/// succeeds or fails with ECANCELED.
 pub fn answer_with_attachments(reply: Answering<'_>, frame: &mut TrapFrame) -> Result<(), Errno> {
     // SAFETY: `unpark` is told a thread that does not end during the call.
     attachments::answer(reply, frame, |thread| unsafe { Cpu.unpark(thread) })

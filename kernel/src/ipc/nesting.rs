@@ -18,8 +18,8 @@ static NESTING: Mutex = Mutex::new();
 /// Counts the walks. Changed while [`NESTING`] is held.
 static WALKS: AtomicU64 = AtomicU64::new(0);
 
-/// What the last walk through an epoll found: its number, and the length of the longest chain from here, in the last byte. A
-/// walk looks at each epoll once.
+/// What the last walk through an epoll found: its number, and the length of the longest chain from here, in the last
+/// byte. A walk looks at each epoll once.
 pub struct Checked(AtomicU64);
 
 impl Checked {

@@ -1,4 +1,5 @@
-//! pidfd: a process as an open file. It names the process also when that has ended and its number belongs to another one.
+//! pidfd: a process as an open file. It names the process also when that has ended and its number belongs to another
+//! one.
 
 use core::sync::atomic::Ordering;
 

@@ -1,14 +1,14 @@
 //! Pipes: a ring of 64 KiB, as Linux's by default, in pages that are allocated as it fills. A pipe may be told to hold
 //! less.
 //!
-//! Bytes are copied once, between the pages and a program's memory. The copy may fault and sleep, so the pipe's lock is not
-//! held meanwhile: whoever copies has a *claim* on one side, which covers a part of the ring, and nobody else claims that
-//! side. A [`Reading`] covers bytes that were written; a [`Writing`] covers free ones, which nobody reads before it ends. So
-//! the parts are disjoint, a reader with a bad buffer loses no bytes, and a write of up to [`ATOMIC`] bytes is seen whole or
-//! not at all. The lock is held for a few words, or for a short write's bytes.
+//! Bytes are copied once, between the pages and a program's memory. The copy may fault and sleep, so the pipe's lock is
+//! not held meanwhile: whoever copies has a *claim* on one side, which covers a part of the ring, and nobody else
+//! claims that side. A [`Reading`] covers bytes that were written; a [`Writing`] covers free ones, which nobody reads
+//! before it ends. So the parts are disjoint, a reader with a bad buffer loses no bytes, and a write of up to
+//! [`ATOMIC`] bytes is seen whole or not at all. The lock is held for a few words, or for a short write's bytes.
 //!
-//! Pages stay while there are bytes. The reader that empties the pipe frees all but the first, and the ring begins there
-//! again.
+//! Pages stay while there are bytes. The reader that empties the pipe frees all but the first, and the ring begins
+//! there again.
 
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -86,8 +86,8 @@ impl Ring {
 pub struct Pipe {
     number: u64,
     ring: SpinLock<Ring>,
-    /// The ring's pages; null where there is none. The holder of a [`Writing`] sets those that it needs. They are taken out
-    /// under the lock while nobody has a claim.
+    /// The ring's pages; null where there is none. The holder of a [`Writing`] sets those that it needs. They are taken
+    /// out under the lock while nobody has a claim.
     pages: [AtomicPtr<u8>; PAGES],
     /// [`Ring::events`], for reading without the lock. Written under it.
     events: AtomicU32,
@@ -214,8 +214,8 @@ impl Pipe {
         self.readers.sleepers.wait_until(cut, None, claim)?
     }
 
-    /// A claim on `wanted` free bytes or more, up to `most` and [`COPY`]. Sleeps while there are fewer, unless `nonblocking`:
-    /// EAGAIN. EPIPE with no reader left.
+    /// A claim on `wanted` free bytes or more, up to `most` and [`COPY`]. Sleeps while there are fewer, unless
+    /// `nonblocking`: EAGAIN. EPIPE with no reader left.
     pub fn write(&self, wanted: usize, most: usize, nonblocking: bool) -> Result<Writing<'_>, Errno> {
         let claim = || {
             let mut ring = self.ring.lock();
@@ -236,8 +236,8 @@ impl Pipe {
         self.writers.sleepers.wait_until(cut, None, claim)?
     }
 
-    /// Puts up to [`SHORT`] bytes in, if there is room, a page for them and no claim; returns whether it did. EPIPE with no
-    /// reader left.
+    /// Puts up to [`SHORT`] bytes in, if there is room, a page for them and no claim; returns whether it did. EPIPE
+    /// with no reader left.
     pub fn put(&self, bytes: &[u8]) -> Result<bool, Errno> {
         debug_assert!(bytes.len() <= SHORT);
         let mut ring = self.ring.lock();
@@ -277,8 +277,9 @@ impl Pipe {
             return &mut [];
         }
         debug_assert!(at % PAGE_SIZE + len <= PAGE_SIZE);
-        // SAFETY: the page is there until nobody has a claim and the ring is empty. The range is within it, and no other
-        // reference to it exists: the caller's promise. Its bytes are memory, which has some value before the first write.
+        // SAFETY: the page is there until nobody has a claim and the ring is empty. The range is within it, and no
+        // other reference to it exists: the caller's promise. Its bytes are memory, which has some value before the
+        // first write.
         unsafe { core::slice::from_raw_parts_mut(page.add(at % PAGE_SIZE), len) }
     }
 

@@ -1,7 +1,7 @@
 //! A call that waits for any of several open files once: ppoll and pselect6 (see `docs/readiness.md`).
 //!
-//! The call keeps the files that it waits for. Each look, however, is at what the descriptors lead to by then, as on Linux: a
-//! descriptor that another thread has closed is found to be invalid at the next look, whoever causes it.
+//! The call keeps the files that it waits for. Each look, however, is at what the descriptors lead to by then, as on
+//! Linux: a descriptor that another thread has closed is found to be invalid at the next look, whoever causes it.
 
 use alloc::boxed::Box;
 
@@ -97,8 +97,9 @@ impl<'a> PollSet<'a> {
                 }
             }
         }
-        // SAFETY: `Watched` enters it into the source of its file only, and leaves when it is dropped; a chunk does not move, the
-        // set outlives neither the poller nor, with its reference, the file, and stays with the thread that made it.
+        // SAFETY: `Watched` enters it into the source of its file only, and leaves when it is dropped; a chunk does not
+        // move, the set outlives neither the poller nor, with its reference, the file, and stays with the thread that
+        // made it.
         let place = unsafe { Place::new(self.poller) };
         if let Some(chunk) = &mut self.chunks {
             chunk.files[at] = Some(Watched { fd, file, place, wanted, found: 0, tag });
@@ -107,7 +108,8 @@ impl<'a> PollSet<'a> {
         Ok(())
     }
 
-    /// Calls `visit` for each entry, with a point after each chunk; the last chunk's come first. EINTR if the thread is killed.
+    /// Calls `visit` for each entry, with a point after each chunk; the last chunk's come first. EINTR if the thread is
+    /// killed.
     pub fn each(&mut self, mut visit: impl FnMut(&mut Watched) -> Result<(), Errno>) -> Result<(), Errno> {
         let mut next = self.chunks.as_deref_mut();
         while let Some(chunk) = next {

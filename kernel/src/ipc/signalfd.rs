@@ -1,8 +1,8 @@
 //! signalfd: signals that a program reads.
 //!
-//! As on Linux, whoever reads or polls one finds its own signals: its thread's and its process's. So those who wait enter a
-//! [source](DeferredSource) of their process, which senders notify, and an epoll's item the source of the process that adds it. The file keeps a list of
-//! its items, since they may be in several processes' deferred sources.
+//! As on Linux, whoever reads or polls one finds its own signals: its thread's and its process's. So those who wait
+//! enter a [source](DeferredSource) of their process, which senders notify, and an epoll's item the source of the
+//! process that adds it. The file keeps a list of its items, since they may be in several processes' deferred sources.
 //!
 //! The list's lock ranks as an object's, and no other lock is taken under it.
 
@@ -77,7 +77,8 @@ impl SignalSource {
         unsafe { KArc::upgrade(self.0.load(Ordering::Acquire)) }.ok_or(Errno::ENOMEM)
     }
 
-    /// A signal has been sent to the process, or to one of its threads. Under the table's lock, perhaps in an interrupt.
+    /// A signal has been sent to the process, or to one of its threads. Under the table's lock, perhaps in an
+    /// interrupt.
     #[inline]
     pub fn notify(&self) {
         // A source that is made now is seen here, or its maker, which enters it and then looks, sees the signal.

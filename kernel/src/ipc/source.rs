@@ -1,7 +1,7 @@
 //! Sources: what an object that can become ready has for those who wait for it (see `docs/readiness.md`).
 //!
-//! An object changes its state, then [wakes](Source::wake) the source. A waiter enters the source, then looks at the state.
-//! Between the two steps each executes a full barrier, so one of them sees what the other has done.
+//! An object changes its state, then [wakes](Source::wake) the source. A waiter enters the source, then looks at the
+//! state. Between the two steps each executes a full barrier, so one of them sees what the other has done.
 //!
 //! The lock ranks as an object's and is held for a few items; no other lock is taken under it.
 

@@ -150,7 +150,8 @@ impl Descriptors {
         slots.get(number_in(&slots, fd)?).cloned().ok_or(Errno::EBADF)
     }
 
-    /// The descriptor with this number, or else with the lowest one above it. O(1), but for one step a thousand numbers that are not used.
+    /// The descriptor with this number, or else with the lowest one above it. O(1), but for one step a thousand numbers
+    /// that are not used.
     pub fn next(&self, from: usize) -> Option<(usize, Descriptor)> {
         let slots = self.slots.lock();
         let number = next_used(&slots, from)?;
@@ -344,7 +345,8 @@ impl Used {
         self.0.clone()
     }
 
-    /// A process that had `old` has this one, from exec on. Unless others have `old` too, its locks are those of this one now.
+    /// A process that had `old` has this one, from exec on. Unless others have `old` too, its locks are those of this
+    /// one now.
     pub fn replaces(&self, old: &Self) {
         if old.users.load(Ordering::Relaxed) == 1 {
             self.lock_owner.store(old.lock_owner().0, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! timerfd: a timer whose expirations a program reads.
 //!
-//! As on Linux, a timer with an interval is armed once for each read: the expirations until then are computed when somebody asks.
+//! As on Linux, a timer with an interval is armed once for each read: the expirations until then are computed when
+//! somebody asks.
 //!
 //! Lock order: the list of the clock's watchers, the state ([`Rank::Object`]), a tree of alarms.
 
@@ -69,7 +70,8 @@ impl State {
         is_due
     }
 
-    /// Moves a timer with an interval, which has expired, to its next expiration; returns how many there were in between.
+    /// Moves a timer with an interval, which has expired, to its next expiration; returns how many there were in
+    /// between.
     fn advance(&mut self) -> u64 {
         if !self.has_expired || self.interval == 0 {
             return 0;
@@ -131,8 +133,8 @@ impl TimerFd {
         }
     }
 
-    /// Sets it; returns what was left before, and the interval. ECANCELED if it was cancelled and nobody has read that: it is set
-    /// all the same.
+    /// Sets it; returns what was left before, and the interval. ECANCELED if it was cancelled and nobody has read that:
+    /// it is set all the same.
     pub fn set(&self, new: Setting) -> Result<(u64, u64), Errno> {
         let watches = self.base == Base::Real && new.is_absolute;
         if watches {

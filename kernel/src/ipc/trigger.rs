@@ -1,14 +1,17 @@
-//! Triggers of memory pressure: what a file of a server's has that a program may write a threshold to, and then wait for in poll (docs/pressure.md).
-//! And what such a file has that says the state of a control group, of which poll tells when it is no more what was read.
+//! Triggers of memory pressure: what a file of a server's has that a program may write a threshold to, and then wait
+//! for in poll (docs/pressure.md). And what such a file has that says the state of a control group, of which poll tells
+//! when it is no more what was read.
 //!
-//! The server says what was written; the kernel keeps it, for the open file, and a thread of its own [looks](Window::look) at the pressure of
-//! each trigger's group, ten times a window while there are stalls. It sleeps while there are none: the first stall in a group of which somebody
-//! [rests](quire_mm::cgroup::Groups::look) wakes it, so that a machine without triggers pays a look at a flag for each stall, and nothing else.
+//! The server says what was written; the kernel keeps it, for the open file, and a thread of its own
+//! [looks](Window::look) at the pressure of each trigger's group, ten times a window while there are stalls. It sleeps
+//! while there are none: the first stall in a group of which somebody [rests](quire_mm::cgroup::Groups::look) wakes it,
+//! so that a machine without triggers pays a look at a flag for each stall, and nothing else.
 //!
-//! Whoever changes the state of a group that somebody watches asks the thread, too. As on Linux such a file is ready until it is read again, and before it was
-//! read.
+//! Whoever changes the state of a group that somebody watches asks the thread, too. As on Linux such a file is ready
+//! until it is read again, and before it was read.
 //!
-//! Lock order: the list of triggers and the window of one ([`Rank::Triggers`]) are never held together; no other lock is taken under them.
+//! Lock order: the list of triggers and the window of one ([`Rank::Triggers`]) are never held together; no other lock
+//! is taken under them.
 
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -107,7 +110,8 @@ impl Trigger {
         self.state.load(Ordering::Acquire) != state::UNSET
     }
 
-    /// Sets it to what a server has found in a text. EBUSY if it was set, ENODEV if the group is no more, EIO for what no server says.
+    /// Sets it to what a server has found in a text. EBUSY if it was set, ENODEV if the group is no more, EIO for what
+    /// no server says.
     pub fn set(&self, group: u64, is_full: bool, threshold: u64, size: u64) -> Result<(), Errno> {
         const NANOSECONDS: u64 = 1000;
         if !trigger::is_sound(threshold, size) {
@@ -220,7 +224,8 @@ impl Drop for Trigger {
     }
 }
 
-/// A stall that somebody has waited for has begun, or a group is gone: the thread looks at all triggers. Under any lock below that of the wait queues.
+/// A stall that somebody has waited for has begun, or a group is gone: the thread looks at all triggers. Under any lock
+/// below that of the wait queues.
 pub fn ask() {
     IS_ASKED.store(true, Ordering::Relaxed);
     WORK.wake_one();

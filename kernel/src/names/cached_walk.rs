@@ -1,6 +1,6 @@
-//! The part of a walk that needs no message, because what the server has said before is kept: from name to name, as far as they are known.
-//! What is not is asked for, one name at a time. The rules are those of the walk and the operations of a server of files (`quire_fs::walk`,
-//! tmpfs): whoever lets its answers be kept has them.
+//! The part of a walk that needs no message, because what the server has said before is kept: from name to name, as far
+//! as they are known. What is not is asked for, one name at a time. The rules are those of the walk and the operations
+//! of a server of files (`quire_fs::walk`, tmpfs): whoever lets its answers be kept has them.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -349,8 +349,8 @@ impl Walk {
         Some(known)
     }
 
-    /// Asks the server for a name in the directory where the walk is. `None` for what it does not let be kept, which must be asked for as
-    /// a whole.
+    /// Asks the server for a name in the directory where the walk is. `None` for what it does not let be kept, which
+    /// must be asked for as a whole.
     fn look_up(&mut self, name: &[u8], room: &mut Option<Room>) -> Result<Option<KArc<Known>>, Errno> {
         let before = mounts::changes(self.place.mount).sample();
         let mut text = taken(room)?;

@@ -1,7 +1,8 @@
 //! Flushers: threads of the kernel's own that write back what stored files have to be written (docs/page-cache.md).
 //!
-//! One of them works for a mount at a time, and waits for its server and for nobody else; nobody waits for it. There is one. Whoever opens a file while none of them has come back for
-//! [`LONG_NS`] starts another: so a server that does not answer keeps a thread, and no other mount waiting.
+//! One of them works for a mount at a time, and waits for its server and for nobody else; nobody waits for it. There is
+//! one. Whoever opens a file while none of them has come back for [`LONG_NS`] starts another: so a server that does not
+//! answer keeps a thread, and no other mount waiting.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 

@@ -2,8 +2,8 @@
 //!
 //! The table has a file until its server ends, or the kernel needs the memory and nobody else has it.
 //!
-//! Lock order: a part of the table (`Rank::Names`) is locked for a binary search and a move of its entries; nothing is allocated, dropped or asked meanwhile, and a
-//! space's areas are not locked under it.
+//! Lock order: a part of the table (`Rank::Names`) is locked for a binary search and a move of its entries; nothing is
+//! allocated, dropped or asked meanwhile, and a space's areas are not locked under it.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -80,7 +80,8 @@ pub fn find(place: Place) -> Option<KArc<MemoryFile>> {
     place_of(&part, place.to_word()).ok().map(|at| part[at].file.clone())
 }
 
-/// The file that a name stands for, which its server says is stored. ENOMEM; what its server answers when it is asked how long it is.
+/// The file that a name stands for, which its server says is stored. ENOMEM; what its server answers when it is asked
+/// how long it is.
 pub fn open(name: &Name) -> Result<KArc<MemoryFile>, Errno> {
     let place = name.place;
     flusher::relieve();
@@ -154,7 +155,8 @@ pub fn state(place: Place) -> (bool, bool) {
         .map_or((false, false), |at| (part[at].is_held(), part[at].file.content.marked_pages() != 0))
 }
 
-/// Its server has nothing to do with the mount any more: what nobody has open goes, and what is open is found by nobody else.
+/// Its server has nothing to do with the mount any more: what nobody has open goes, and what is open is found by nobody
+/// else.
 pub fn end(mount: u16) {
     let mut lost = 0;
     for part in &TABLE {
@@ -182,7 +184,8 @@ pub fn end(mount: u16) {
     }
 }
 
-/// Visits the files of a mount that have to be written back and were there when this began, without a lock. An error of `visit` ends it.
+/// Visits the files of a mount that have to be written back and were there when this began, without a lock. An error of
+/// `visit` ends it.
 pub fn each_marked(mount: u16, mut visit: impl FnMut(&KArc<MemoryFile>) -> Result<(), Errno>) -> Result<(), Errno> {
     for part in &TABLE {
         let mut from = 0;
@@ -212,7 +215,8 @@ pub fn write_back(file: &MemoryFile) -> Result<(), Errno> {
     Object::write_back(&file.content)
 }
 
-/// Writes back what has to be of the file at a place: whether there was anything, so that its server knows now when it was written.
+/// Writes back what has to be of the file at a place: whether there was anything, so that its server knows now when it
+/// was written.
 pub fn was_written_back(place: Place) -> bool {
     find(place).is_some_and(|file| file.content.marked_pages() != 0 && write_back(&file).is_ok())
 }

@@ -1,6 +1,7 @@
 //! Names: from a path to what it names (`docs/names.md`).
 //!
-//! The kernel knows the boot archive's names, and which server's file system lies over which of its directories; all other names are the servers'.
+//! The kernel knows the boot archive's names, and which server's file system lies over which of its directories; all
+//! other names are the servers'.
 //!
 //! - [`mounts`]: what is mounted where.
 //! - [`path`]: a path while it is walked.

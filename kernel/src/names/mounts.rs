@@ -1,10 +1,10 @@
 //! What is mounted where: servers' file systems over directories of the boot archive.
 //!
-//! A mount is never taken away. Its server may die, and another one take its place; until then there is nobody to ask, and names
-//! in it fail.
+//! A mount is never taken away. Its server may die, and another one take its place; until then there is nobody to ask,
+//! and names in it fail.
 //!
-//! Lock order: a mount's lock ([`Rank::Descriptors`]) is held to look at its server or to change it; nothing is locked, dropped or allocated
-//! meanwhile.
+//! Lock order: a mount's lock ([`Rank::Descriptors`]) is held to look at its server or to change it; nothing is locked,
+//! dropped or allocated meanwhile.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 

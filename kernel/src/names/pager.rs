@@ -1,7 +1,7 @@
 //! The pagers of stored files: their servers, asked by messages (docs/page-cache.md).
 //!
-//! A message carries the frames themselves as its window, up to 64 KiB, so bytes are copied once between the server's memory and the page. Of a mount's server
-//! only [`MOST`] threads ask for pages at a time; others wait, killably.
+//! A message carries the frames themselves as its window, up to 64 KiB, so bytes are copied once between the server's
+//! memory and the page. Of a mount's server only [`MOST`] threads ask for pages at a time; others wait, killably.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 

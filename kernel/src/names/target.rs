@@ -1,5 +1,5 @@
-//! What a path names: a file of the boot archive, a file whose memory object a server has handed out, or what is the server's
-//! alone: a directory, a symbolic link, a file that is read and written by messages.
+//! What a path names: a file of the boot archive, a file whose memory object a server has handed out, or what is the
+//! server's alone: a directory, a symbolic link, a file that is read and written by messages.
 
 use quire_abi::Errno;
 use quire_abi::ipc::rights;

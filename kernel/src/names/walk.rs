@@ -1,8 +1,9 @@
-//! The walk along a path: through the boot archive by the kernel, and through each mount by its server, or by what was kept of its
-//! answers ([`cached_walk`](super::cached_walk)).
+//! The walk along a path: through the boot archive by the kernel, and through each mount by its server, or by what was
+//! kept of its answers ([`cached_walk`](super::cached_walk)).
 //!
-//! Cost: O(parts) in the archive and among names that are known; one message for each stretch in the file system of a server that lets nothing be
-//! kept, which ends at a symbolic link, at its root, or at the path's end; and one for each name that another server has not yet told.
+//! Cost: O(parts) in the archive and among names that are known; one message for each stretch in the file system of a
+//! server that lets nothing be kept, which ends at a symbolic link, at its root, or at the path's end; and one for each
+//! name that another server has not yet told.
 
 use core::ops::{Deref, Range};
 
@@ -262,8 +263,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Calls the server of the mount with an operation at the end of a path from the directory where it is; `texts` is the path, and what
-    /// follows it.
+    /// Calls the server of the mount with an operation at the end of a path from the directory where it is; `texts` is
+    /// the path, and what follows it.
     pub fn call(
         &mut self,
         request: &Request<'_>,
@@ -372,7 +373,8 @@ impl Walk {
         if self.links > MAX_LINKS { Err(Errno::ELOOP) } else { Ok(()) }
     }
 
-    /// Goes on at something that a process holds, if that is a directory or the server's alone. A link is read, not followed.
+    /// Goes on at something that a process holds, if that is a directory or the server's alone. A link is read, not
+    /// followed.
     fn enter(&mut self, path: &Path, request: &Request<'_>, object: Object) -> Result<Step, Errno> {
         if path.is_empty() && request.op == op::READLINK {
             return Ok(Step::Held(object));
@@ -387,7 +389,8 @@ impl Walk {
     }
 }
 
-/// The words of a request at a place, with the first bytes of a path, at whose end a link is followed or not, and of a second text.
+/// The words of a request at a place, with the first bytes of a path, at whose end a link is followed or not, and of a
+/// second text.
 fn words_of(
     place: Place,
     request: &Request<'_>,
@@ -405,8 +408,8 @@ fn words_of(
     ]
 }
 
-/// Has a request done for a place itself that is a server's, where it neither follows a link nor leads elsewhere. What comes back is written to
-/// `room`, of any length.
+/// Has a request done for a place itself that is a server's, where it neither follows a link nor leads elsewhere. What
+/// comes back is written to `room`, of any length.
 pub fn ask_at(place: Place, request: &Request<'_>, room: &mut [u8]) -> Result<Answer, Errno> {
     let (endpoint, badge) = mounts::server(place.mount)?;
     let identity = request.identity.unwrap_or_else(for_files);

@@ -1,5 +1,5 @@
-//! Costs of the allocators' fast paths, of reverse-mapping walks and of pages' moves ([`super::walks`]). Under the emulator's `-icount`
-//! a nanosecond is an instruction, so the counter gives instructions.
+//! Costs of the allocators' fast paths, of reverse-mapping walks and of pages' moves ([`super::walks`]). Under the
+//! emulator's `-icount` a nanosecond is an instruction, so the counter gives instructions.
 //!
 //! Every call goes through an opaque pointer, with its arguments in registers, so that it costs as much as a driver's
 //! call. The calls are part of the figures; the loop around them is measured separately and can be subtracted.

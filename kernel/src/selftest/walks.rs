@@ -1,5 +1,5 @@
-//! The cost of a walk from a page to its single mapping, of the page's move to another frame, and of its way to swap and
-//! back: alone, and beside related spaces and areas that do not map the page.
+//! The cost of a walk from a page to its single mapping, of the page's move to another frame, and of its way to swap
+//! and back: alone, and beside related spaces and areas that do not map the page.
 
 use alloc::vec::Vec;
 use core::hint::black_box;

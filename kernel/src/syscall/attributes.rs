@@ -1,4 +1,5 @@
-//! What files and file systems say of themselves, beside `stat`: statx, statfs, extended attributes (which no file has).
+//! What files and file systems say of themselves, beside `stat`: statx, statfs, extended attributes (which no file
+//! has).
 
 use quire_abi::Errno;
 use quire_abi::layout::{Stat, Statfs, Statx, Timespec, at, statfs as fs};
@@ -101,7 +102,8 @@ fn of_object(object: &Object) -> Result<Statfs, Errno> {
     })
 }
 
-/// Extended attributes of the file at a path: once the file is found, that there are none. EROFS for whoever would change them.
+/// Extended attributes of the file at a path: once the file is found, that there are none. EROFS for whoever would
+/// change them.
 pub fn of_path(a: Args, flags: u32, changes: bool) -> Answer {
     match named(at::FDCWD, a.addr(0), flags, &Request::LOOKUP)? {
         Named::Object(object) | Named::Reached(Reached::Held(object)) => answer(&object, changes),

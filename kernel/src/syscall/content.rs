@@ -1,7 +1,8 @@
 //! Reading and writing files in memory: the bytes are copied once, between the program's memory and the file's pages
 //! (docs/files.md, "Copying").
 //!
-//! A write has the file's turn until it is done. Neither direction holds a page while it brings in one of the program's.
+//! A write has the file's turn until it is done. Neither direction holds a page while it brings in one of the
+//! program's.
 
 use core::sync::atomic::Ordering;
 
@@ -48,7 +49,8 @@ pub fn read(open: &OpenFile, file: &MemoryFile, to: &mut Buffers<'_>, position: 
     Ok(done)
 }
 
-/// Advances the position over up to `len` bytes, which no other read of the open file gets; returns where they begin and end.
+/// Advances the position over up to `len` bytes, which no other read of the open file gets; returns where they begin
+/// and end.
 #[inline]
 fn claim(open: &OpenFile, file: &MemoryFile, len: usize) -> Result<(u64, u64), Errno> {
     let mut at = open.offset.load(Ordering::Relaxed);
@@ -280,7 +282,8 @@ pub fn write(open: &OpenFile, file: &MemoryFile, from: &mut impl Feed, len: usiz
     Ok(done)
 }
 
-/// How many of `len` bytes may be written at `at`. EFBIG, and SIGXFSZ if that is by the process's limit, or EPERM by a seal, for none.
+/// How many of `len` bytes may be written at `at`. EFBIG, and SIGXFSZ if that is by the process's limit, or EPERM by a
+/// seal, for none.
 fn allowed(file: &MemoryFile, at: u64, len: usize) -> Answer {
     let limit = current().process().limit(rlimit::FSIZE);
     if at >= limit {

@@ -17,7 +17,8 @@ use crate::ipc::trigger;
 use crate::task::membership;
 use crate::vm::{Cpu, GROUPS};
 
-/// Pages that are taken out of memory when a limit is set below what a group has: the rest goes when the group needs more.
+/// Pages that are taken out of memory when a limit is set below what a group has: the rest goes when the group needs
+/// more.
 const MOST_AT_ONCE: usize = 2048;
 
 const LIMITS: [Limit; 6] = [Limit::Min, Limit::Low, Limit::High, Limit::Max, Limit::Swap, Limit::Tasks];

@@ -101,8 +101,8 @@ pub fn getgroups(a: Args) -> Answer {
     Ok(groups.len())
 }
 
-/// Sorts groups, as Linux does: whether a process is in one of many is asked under locks. (A heap sort, since it can pass
-/// preemption points; one that is killed goes on, for some milliseconds.)
+/// Sorts groups, as Linux does: whether a process is in one of many is asked under locks. (A heap sort, since it can
+/// pass preemption points; one that is killed goes on, for some milliseconds.)
 fn sort(groups: &mut [u32]) {
     let len = groups.len();
     for root in (0..len / 2).rev() {

@@ -1,7 +1,7 @@
 //! What one process learns of another, and changes of it: the records behind `/proc/PID`.
 //!
-//! Whoever is inspected may end or exec meanwhile. So each answer is made of what is owned here: the process, its space's memory or
-//! its table of descriptors, taken under its lock and looked at without.
+//! Whoever is inspected may end or exec meanwhile. So each answer is made of what is owned here: the process, its
+//! space's memory or its table of descriptors, taken under its lock and looked at without.
 
 use core::sync::atomic::Ordering;
 
@@ -42,7 +42,8 @@ fn process(pid: u32) -> Result<KArc<Process>, Errno> {
     TABLE.lock().process(pid).cloned().ok_or(Errno::ESRCH)
 }
 
-/// The address space of a process that the caller may inspect, or that an auditor names; one that has ended has none. ESRCH, EPERM.
+/// The address space of a process that the caller may inspect, or that an auditor names; one that has ended has none.
+/// ESRCH, EPERM.
 pub(super) fn inspected(pid: u32, by_auditor: bool) -> Result<Option<KArc<Mm>>, Errno> {
     let process = process(pid)?;
     if !by_auditor {
@@ -175,8 +176,8 @@ fn record(number: usize, descriptor: &Descriptor) -> DescriptorInfo {
     }
 }
 
-/// Copies a part of what exec has put into a process's memory: as much as there is from the offset x2 on, up to the length x4;
-/// returns how much. EPERM for a caller that may not inspect the process, but for the arguments.
+/// Copies a part of what exec has put into a process's memory: as much as there is from the offset x2 on, up to the
+/// length x4; returns how much. EPERM for a caller that may not inspect the process, but for the arguments.
 ///
 /// The process may change its memory as it likes, and what it has unmapped ends the text.
 pub fn process_text(a: Args) -> Answer {
@@ -206,7 +207,8 @@ pub fn process_text(a: Args) -> Answer {
         let at = from + done;
         let piece = (PAGE_SIZE - at % PAGE_SIZE).min(len - done);
         match mm.pin(at, false) {
-            // SAFETY: the page is pinned, `piece` bytes end within it, and what the program writes there meanwhile is bytes as well.
+            // SAFETY: the page is pinned, `piece` bytes end within it, and what the program writes there meanwhile is
+            // bytes as well.
             Ok(pinned) => unsafe { crate::arch::mem::copy_shared(page.as_mut_ptr(), pinned.as_ptr(), piece) },
             Err(FaultError::OutOfMemory) if done == 0 => return Err(Errno::ENOMEM),
             Err(_) => break,

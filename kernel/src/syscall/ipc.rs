@@ -54,13 +54,15 @@ pub fn mint(a: Args) -> Answer {
     insert(Handle::new(target, badge))
 }
 
-/// What the server that x0 receives for has said of the file system that is mounted by a sender with the badge x1 is not true any more.
+/// What the server that x0 receives for has said of the file system that is mounted by a sender with the badge x1 is
+/// not true any more.
 pub fn forget(a: Args) -> Answer {
     cache::revoke(&receiver(a.uint(0))?, a.word(1) as u64);
     Ok(0)
 }
 
-/// Whether the file with the number x2 is open or mapped, and whether pages of it are still to be written: bits of [`opened`], of the file system that the server which x0 receives for has mounted by a sender with the badge x1.
+/// Whether the file with the number x2 is open or mapped, and whether pages of it are still to be written: bits of
+/// [`opened`], of the file system that the server which x0 receives for has mounted by a sender with the badge x1.
 pub fn opened(a: Args) -> Answer {
     use quire_abi::names::opened;
     let mut answer = 0;
@@ -145,8 +147,9 @@ fn check_options(frame: &TrapFrame, known: u64) -> Result<(), Errno> {
     if frame.x[10] & !known == 0 { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// The reply in the slot, to a call received from x0 (EINVAL if it is not), becomes a handle with the token x1. ECANCELED if the caller is gone.
-/// Without memory or room for a handle nothing has happened; only if other threads take the last room meanwhile, the call breaks.
+/// The reply in the slot, to a call received from x0 (EINVAL if it is not), becomes a handle with the token x1.
+/// ECANCELED if the caller is gone. Without memory or room for a handle nothing has happened; only if other threads
+/// take the last room meanwhile, the call breaks.
 pub fn save(a: Args) -> Answer {
     let endpoint = receiver(a.uint(0))?;
     let thread = current();
@@ -187,7 +190,8 @@ pub fn accept(frame: &mut TrapFrame) -> Answer {
     Ok(0)
 }
 
-/// The process, the thread, the user and the group of the caller of the call x0, in x1 to x4; in x5 whether it is in the group x1.
+/// The process, the thread, the user and the group of the caller of the call x0, in x1 to x4; in x5 whether it is in
+/// the group x1.
 pub fn caller(frame: &mut TrapFrame) -> Answer {
     let group = frame.x[1] as u32;
     let identity = with_reply(frame.x[0] as u32, |reply| attachments::identity(reply, group))?;
@@ -250,8 +254,8 @@ pub fn copy(a: Args) -> Answer {
     insert(handles().with(a.uint(0), |handle| handle.copy(a.uint(1)))?)
 }
 
-/// Sets which rights of the handle x0 pass to children and the next program: x1; with 0 the handle does not pass. EBADF, or
-/// EPERM for rights that the caller does not have.
+/// Sets which rights of the handle x0 pass to children and the next program: x1; with 0 the handle does not pass.
+/// EBADF, or EPERM for rights that the caller does not have.
 pub fn grant(a: Args) -> Answer {
     handles().grant(a.uint(0), a.uint(1)).map(|()| 0)
 }

@@ -1,5 +1,5 @@
-//! File locks: fcntl's for ranges, by process or by open file, and flock's for a whole file. Leases are refused, as by a file system
-//! that has none.
+//! File locks: fcntl's for ranges, by process or by open file, and flock's for a whole file. Leases are refused, as by
+//! a file system that has none.
 
 use core::sync::atomic::Ordering;
 

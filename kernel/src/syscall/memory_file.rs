@@ -1,4 +1,5 @@
-//! Files in memory: making them, their length, their holes, their seals and their owner. `content.rs` has the transfers.
+//! Files in memory: making them, their length, their holes, their seals and their owner. `content.rs` has the
+//! transfers.
 
 use quire_abi::Errno;
 use quire_abi::flags::{Open, falloc, memfd, seal, sig};
@@ -206,7 +207,8 @@ pub fn add_seals(descriptor: &Descriptor, mut seals: u32) -> Answer {
     Ok(0)
 }
 
-/// The turn that a shared mapping needs which may write, and whether it may: EPERM for one that writes at once and may not.
+/// The turn that a shared mapping needs which may write, and whether it may: EPERM for one that writes at once and may
+/// not.
 pub fn turn_to_map(file: &MemoryFile, writes: bool) -> Result<(Turn<'_, Cpu>, bool), Errno> {
     let turn = Object::turn(&file.content)?;
     let is_sealed = file.content.seals() & (seal::WRITE | seal::FUTURE_WRITE) != 0;

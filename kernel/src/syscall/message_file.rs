@@ -1,4 +1,5 @@
-//! Files that are read and written by messages, such as those of /proc, and disks: the server answers what is there now.
+//! Files that are read and written by messages, such as those of /proc, and disks: the server answers what is there
+//! now.
 
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;

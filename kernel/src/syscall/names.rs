@@ -25,7 +25,8 @@ pub fn mkdirat(a: Args) -> Answer {
     make(a.int(0), a.addr(1), &Request { op: op::MKDIR, mode: mode.into(), ..Request::LOOKUP })
 }
 
-/// Files without content, and sockets that nobody has bound: other kinds are EPERM, as on a file system that does not have them.
+/// Files without content, and sockets that nobody has bound: other kinds are EPERM, as on a file system that does not
+/// have them.
 pub fn mknodat(a: Args) -> Answer {
     let kind = a.uint(2) & mode::FMT;
     if kind == mode::SOCK {

@@ -117,7 +117,8 @@ fn open_name(name: Name, flags: Open) -> Result<Object, Errno> {
     Ok(Object::Name(name))
 }
 
-/// What a process holds, opened again: of a pipe the side that is asked for. ENXIO for what has no name and is not opened so, as on Linux.
+/// What a process holds, opened again: of a pipe the side that is asked for. ENXIO for what has no name and is not
+/// opened so, as on Linux.
 fn open_held(object: Object, flags: Open, rights: Rights) -> Result<Object, Errno> {
     if flags.contains(Open::DIRECTORY) {
         return Err(Errno::ENOTDIR);

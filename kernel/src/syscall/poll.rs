@@ -1,7 +1,7 @@
 //! ppoll and pselect6: waiting for any of several descriptors.
 //!
-//! The call's signal mask is in effect while it sleeps. The remaining time is stored, so that a restarted call waits no longer
-//! than the first.
+//! The call's signal mask is in effect while it sleeps. The remaining time is stored, so that a restarted call waits no
+//! longer than the first.
 
 use quire_abi::Errno;
 use quire_abi::layout::{PollFd, poll as bits};
@@ -159,8 +159,8 @@ pub fn pselect6(a: Args) -> Answer {
     store(&mut set, &sets, count)
 }
 
-/// Stores the sets of what was found, one whole after the other, so that of one that is given twice the last remains, as on
-/// Linux; returns how many bits are set.
+/// Stores the sets of what was found, one whole after the other, so that of one that is given twice the last remains,
+/// as on Linux; returns how many bits are set.
 fn store(watched: &mut PollSet<'_>, sets: &[Option<UserAddr>; 3], count: usize) -> Answer {
     let mut found = 0;
     for (i, ((_, answers), set)) in SETS.iter().zip(sets).enumerate() {

@@ -1,4 +1,5 @@
-//! Policies, real-time priorities and nice values, by Linux's rules: whose, and who may. SCHED_DEADLINE does not exist here.
+//! Policies, real-time priorities and nice values, by Linux's rules: whose, and who may. SCHED_DEADLINE does not exist
+//! here.
 
 use core::ops::ControlFlow::{Break, Continue};
 use core::sync::atomic::Ordering;
@@ -226,7 +227,8 @@ pub fn interval(a: Args) -> Answer {
     Ok(0)
 }
 
-/// Visits the threads that getpriority and setpriority name: a thread, those of a process group, or those of a user. EINVAL.
+/// Visits the threads that getpriority and setpriority name: a thread, those of a process group, or those of a user.
+/// EINVAL.
 fn each_named(which: u32, who: u32, mut visit: impl FnMut(&Thread)) -> Result<(), Errno> {
     const THREAD: u32 = 0;
     const GROUP: u32 = 1;

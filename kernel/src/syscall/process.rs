@@ -47,8 +47,8 @@ pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
     clone::clone(&request, frame).map(|tid| tid as usize)
 }
 
-/// The record of clone3, of which programs may know a former version or a later one. EINVAL, E2BIG for what this kernel does not
-/// know.
+/// The record of clone3, of which programs may know a former version or a later one. EINVAL, E2BIG for what this kernel
+/// does not know.
 fn clone_args(at: UserAddr, size: usize) -> Result<CloneArgs, Errno> {
     const FIRST_VERSION: usize = 64;
     if size < FIRST_VERSION {
@@ -283,8 +283,8 @@ pub fn getrusage(a: Args) -> Answer {
     Ok(0)
 }
 
-/// CPU time in hundredths of seconds, of the process and of its children that it has waited for; the answer is the time since
-/// power-on.
+/// CPU time in hundredths of seconds, of the process and of its children that it has waited for; the answer is the time
+/// since power-on.
 pub fn times(a: Args) -> Answer {
     let all = [time::process_time(), current().process().children_time.spent()];
     if let Some(at) = a.opt_addr(0) {

@@ -75,8 +75,8 @@ fn mount_info(index: usize) -> Result<Option<MountInfo>, Errno> {
     Ok(Some(MountInfo { device: mounts::device(mount).into(), path, kind: name, source: kind.source, flags }))
 }
 
-/// A part of an area of the process x4, or of the caller's for 0. A process that has ended has none. EPERM for one that the caller may not inspect,
-/// unless x5 is a handle of machine control with AUDIT.
+/// A part of an area of the process x4, or of the caller's for 0. A process that has ended has none. EPERM for one that
+/// the caller may not inspect, unless x5 is a handle of machine control with AUDIT.
 fn area(a: Args) -> Result<Option<AreaInfo>, Errno> {
     let from = a.addr(1);
     if a.word(4) == 0 {
@@ -133,8 +133,8 @@ pub fn poweroff(a: Args) -> Answer {
     power::off(a.uint(1))
 }
 
-/// Mounts the server of the sender x2 over the directory x1; x3 names its kind, in 15 bytes, and x4, unless it is null, what it lies on, in 31 bytes. Nobody
-/// may write there if x5 is 1.
+/// Mounts the server of the sender x2 over the directory x1; x3 names its kind, in 15 bytes, and x4, unless it is null,
+/// what it lies on, in 31 bytes. Nobody may write there if x5 is 1.
 pub fn mount(a: Args) -> Answer {
     control(a, Control::MOUNT)?;
     let server = current().process().handles.with(a.uint(2), |handle| match &handle.target {

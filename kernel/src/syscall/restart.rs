@@ -64,7 +64,8 @@ fn interrupted(frame: &mut TrapFrame) -> Option<usize> {
         return None;
     }
     if frame.x[0] as isize != Errno::EINTR.to_ret() {
-        // A transfer that was interrupted and has moved some bytes: how it would resume does not matter, and not to the next call.
+        // A transfer that was interrupted and has moved some bytes: how it would resume does not matter, and not to the
+        // next call.
         current().signals.lock().resume = None;
         return None;
     }

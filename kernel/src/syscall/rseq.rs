@@ -48,7 +48,8 @@ pub fn membarrier(a: Args) -> Answer {
             );
         }
         cmd::GET_REGISTRATIONS => {
-            // As on Linux, each private registration is one of the plain kind, too; but that does not allow its command.
+            // As on Linux, each private registration is one of the plain kind, too; but that does not allow its
+            // command.
             let is_private = now & !cmd::REGISTER_GLOBAL_EXPEDITED != 0;
             return Ok((now | if is_private { cmd::REGISTER_PRIVATE_EXPEDITED } else { 0 }) as usize);
         }

@@ -1,4 +1,5 @@
-//! Permissions, owners, times and lengths of files, by path and by descriptor. Those of the boot archive are fixed: EROFS.
+//! Permissions, owners, times and lengths of files, by path and by descriptor. Those of the boot archive are fixed:
+//! EROFS.
 
 use quire_abi::Errno;
 use quire_abi::flags::Open;
@@ -180,7 +181,8 @@ pub fn truncate(a: Args) -> Answer {
     }
 }
 
-/// Nothing waits to be written anywhere but to disks and file systems on them: other files are memory. EINVAL for what has no content to keep.
+/// Nothing waits to be written anywhere but to disks and file systems on them: other files are memory. EINVAL for what
+/// has no content to keep.
 pub fn fsync(a: Args) -> Answer {
     let open = table()?.get(a.int(0))?.file;
     match &open.object {
@@ -207,7 +209,8 @@ pub fn syncfs(a: Args) -> Answer {
     }
 }
 
-/// The same for all. Errors are nobody's, as on Linux. Those that were mounted last come first: what they write goes to others.
+/// The same for all. Errors are nobody's, as on Linux. Those that were mounted last come first: what they write goes to
+/// others.
 pub fn sync() -> Answer {
     for mount in mounts::all().rev().filter(|mount| mounts::stores(*mount)) {
         let _ = inodes::write_back_all(mount);

@@ -89,7 +89,8 @@ pub fn setsockopt(a: Args) -> Answer {
     Ok(0)
 }
 
-/// Stores a value, as much of it as there is room for; the word at `len_at` says how much, and gets how much was stored.
+/// Stores a value, as much of it as there is room for; the word at `len_at` says how much, and gets how much was
+/// stored.
 fn answer<T: Pod>(value: T, at: UserAddr, len_at: UserAddr) -> Answer {
     let room: i32 = uaccess::get(len_at)?;
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;

@@ -1,7 +1,7 @@
 //! splice, tee and vmsplice: from and to pipes. Bytes are copied once, as by read and write; pages are not moved.
 //!
-//! Whoever holds a claim on the bytes of one pipe does not wait for room in another one: the claim is given up first, so two that splice
-//! in opposite directions do not wait for each other.
+//! Whoever holds a claim on the bytes of one pipe does not wait for room in another one: the claim is given up first,
+//! so two that splice in opposite directions do not wait for each other.
 
 use core::sync::atomic::Ordering;
 
@@ -45,7 +45,8 @@ impl Feed for FromPipe<'_, '_> {
     unsafe fn copy(&mut self, to: *mut u8, n: usize) -> usize {
         let bytes = self.claim.next();
         let n = n.min(bytes.len()).min(self.left);
-        // SAFETY: the bytes are the claim's; `to` may be written, which the caller promises. A page of a pipe is no page of a file.
+        // SAFETY: the bytes are the claim's; `to` may be written, which the caller promises. A page of a pipe is no
+        // page of a file.
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, n) };
         n
     }

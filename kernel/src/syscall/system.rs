@@ -114,8 +114,8 @@ static CLEARED_TO: AtomicUsize = AtomicUsize::new(0);
 /// What SYSLOG_ACTION_CONSOLE_ON goes back to; 0 for nothing.
 static LEVEL_BEFORE: AtomicUsize = AtomicUsize::new(0);
 
-/// klogctl. Anybody may read all of the log and ask for its size; the rest is root's. Lines have no level before them, and
-/// the level says what is logged at all: to the port and to the buffer.
+/// klogctl. Anybody may read all of the log and ask for its size; the rest is root's. Lines have no level before them,
+/// and the level says what is logged at all: to the port and to the buffer.
 pub fn syslog(a: Args) -> Answer {
     let what = a.int(0);
     if !matches!(what, action::READ_ALL | action::SIZE_BUFFER) {

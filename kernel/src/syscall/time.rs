@@ -50,8 +50,9 @@ pub fn clock_gettime(a: Args) -> Answer {
     Ok(0)
 }
 
-/// The clock of CPU time with a number: 2 and 3 for the caller, and those below 0 that a C library makes of the number of a process, or
-/// of a thread of the calling one, and of what of its time counts. The caller may name itself as a process to read it. EINVAL.
+/// The clock of CPU time with a number: 2 and 3 for the caller, and those below 0 that a C library makes of the number
+/// of a process, or of a thread of the calling one, and of what of its time counts. The caller may name itself as a
+/// process to read it. EINVAL.
 pub fn cpu_clock(number: i32, to_read: bool) -> Result<CpuClock, Errno> {
     const OF_THREAD: i32 = 4;
     let me = current();
@@ -106,8 +107,8 @@ pub fn gettimeofday(a: Args) -> Answer {
     Ok(0)
 }
 
-/// What settimeofday was last told of the time zone: minutes west, and the type of daylight-saving time. The kernel does
-/// not use it.
+/// What settimeofday was last told of the time zone: minutes west, and the type of daylight-saving time. The kernel
+/// does not use it.
 static ZONE: AtomicU64 = AtomicU64::new(0);
 
 pub fn clock_settime(a: Args) -> Answer {

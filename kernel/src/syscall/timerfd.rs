@@ -15,7 +15,8 @@ use crate::task::clock::Base;
 use crate::task::credentials::{Privilege, require};
 use crate::task::thread::current;
 
-/// The machine never sleeps so deep that an alarm's clock would differ from the plain one. EINVAL for a clock without timers.
+/// The machine never sleeps so deep that an alarm's clock would differ from the plain one. EINVAL for a clock without
+/// timers.
 fn base_of(number: i32) -> Result<Base, Errno> {
     match number {
         clock::MONOTONIC | clock::BOOTTIME | clock::BOOTTIME_ALARM => Ok(Base::Monotonic),

@@ -1,5 +1,5 @@
-//! Moving bytes: read, write and similar calls. Files of the archive, pipes' pages and files in memory (`content.rs`) are copied
-//! directly; the rest goes through a small buffer, since no spin lock is held while user memory is accessed.
+//! Moving bytes: read, write and similar calls. Files of the archive, pipes' pages and files in memory (`content.rs`)
+//! are copied directly; the rest goes through a small buffer, since no spin lock is held while user memory is accessed.
 //!
 //! A call may move 2 GiB. It passes a point every few pages: a killed thread stops there, and a signal interrupts the
 //! transfer where it does on Linux (devices and the console, not files).
@@ -250,8 +250,8 @@ pub(super) fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>)
     put_in(pipe, len, nonblocking, |to| from.take(to))
 }
 
-/// Writes `len` bytes to a pipe, which `take` puts where it is told; it returns how many. If they cannot be read to the end,
-/// whole pages of them are written, as on Linux. Without a reader it also sends SIGPIPE.
+/// Writes `len` bytes to a pipe, which `take` puts where it is told; it returns how many. If they cannot be read to the
+/// end, whole pages of them are written, as on Linux. Without a reader it also sends SIGPIPE.
 pub(super) fn put_in(pipe: &Pipe, len: usize, nonblocking: bool, mut take: impl FnMut(&mut [u8]) -> Answer) -> Answer {
     let is_atomic = len <= pipe::ATOMIC;
     let mut done = 0;

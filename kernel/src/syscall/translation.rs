@@ -48,8 +48,9 @@ const PARTS: [(usize, &str); 8] = [
     (layout::PAGE_OFFSET, "direct map"),
 ];
 
-/// The translation of the address x1 in the process x4, or in the caller for 0; ESRCH if there is none. EPERM for a process that the caller may not
-/// inspect, and for the kernel's half, unless x5 is a handle of machine control with AUDIT.
+/// The translation of the address x1 in the process x4, or in the caller for 0; ESRCH if there is none. EPERM for a
+/// process that the caller may not inspect, and for the kernel's half, unless x5 is a handle of machine control with
+/// AUDIT.
 pub fn translation(a: Args) -> Result<TranslationInfo, Errno> {
     let is_auditor = holds(a.uint(5), Control::AUDIT);
     let va = untagged(a.word(1));

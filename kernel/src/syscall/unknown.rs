@@ -1,12 +1,14 @@
 //! Unknown calls: ENOSYS, and one line in the log per program and call.
 //!
-//! Linux refuses some of them to all but root, before it looks at what is asked: these are EPERM here for anybody else, so that
-//! programs which drop their rights behave as they do there. Root gets ENOSYS for them too: what they would do is done with handles
-//! (a file system is mounted with `QUIRE_MOUNT`) or by the kernel's arguments (`swap=`), so no other error would be true.
+//! Linux refuses some of them to all but root, before it looks at what is asked: these are EPERM here for anybody else,
+//! so that programs which drop their rights behave as they do there. Root gets ENOSYS for them too: what they would do
+//! is done with handles (a file system is mounted with `QUIRE_MOUNT`) or by the kernel's arguments (`swap=`), so no
+//! other error would be true.
 //!
-//! A program is identified by the executed path, so its threads, its children and its next run do not repeat the line. The calls that
-//! were logged of each are kept as bits, of [`PROGRAMS`] programs; when there are more, one is forgotten, and its lines may appear again.
-//! Numbers without a name count as one call. A thread remembers its last unknown call, so that repeating it is cheap.
+//! A program is identified by the executed path, so its threads, its children and its next run do not repeat the line.
+//! The calls that were logged of each are kept as bits, of [`PROGRAMS`] programs; when there are more, one is
+//! forgotten, and its lines may appear again. Numbers without a name count as one call. A thread remembers its last
+//! unknown call, so that repeating it is cheap.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,8 +28,9 @@ const PROBES: usize = 8;
 /// Words of bits: one for each of Linux's numbers, and one for those without a name.
 const WORDS: usize = LINUX_END / 64 + 1;
 
-/// umount2, mount, pivot_root, chroot, vhangup, acct, kexec_load, init_module, delete_module, swapon, swapoff, finit_module,
-/// kexec_file_load, move_mount, fsopen, fsmount and fspick. (Linux refuses others after it has looked at what is asked.)
+/// umount2, mount, pivot_root, chroot, vhangup, acct, kexec_load, init_module, delete_module, swapon, swapoff,
+/// finit_module, kexec_file_load, move_mount, fsopen, fsmount and fspick. (Linux refuses others after it has looked at
+/// what is asked.)
 const OF_ROOT: [usize; 17] = [39, 40, 41, 51, 58, 89, 104, 105, 106, 224, 225, 273, 294, 429, 430, 432, 433];
 
 struct Program {

@@ -10,8 +10,8 @@ use crate::task::exit::{self, Waited, Which};
 use crate::task::process::TABLE;
 use crate::task::thread::current;
 
-/// Linux's own options of waits. Children are those of a whole process here, so that only the one thread of a process can ask
-/// for its own: EINVAL.
+/// Linux's own options of waits. Children are those of a whole process here, so that only the one thread of a process
+/// can ask for its own: EINVAL.
 fn linux_options(options: u32) -> Result<u32, Errno> {
     let process = current().process();
     if options & wait::WNOTHREAD != 0 && TABLE.lock().family(process).thread_count > 1 {
@@ -49,7 +49,8 @@ pub fn waitid(a: Args) -> Answer {
         uaccess::put(at, &waited.spent.usage())?;
     }
     if let Some(at) = a.opt_addr(2) {
-        // Only these words are stored, as on Linux also when the wait has failed: signal, errno, code; child, user, status.
+        // Only these words are stored, as on Linux also when the wait has failed: signal, errno, code; child, user,
+        // status.
         let (head, body) = waited.as_ref().ok().and_then(Option::as_ref).map_or(([0; 3], [0; 3]), |waited| {
             let (code, status) = waited.cause();
             ([sig::CHLD, 0, code as u32], [waited.pid, waited.uid, status])

@@ -10,9 +10,9 @@
 //! All interrupts are used as the non-secure world sees them, in one group, with priority drop and deactivation in
 //! one step.
 //!
-//! What QEMU does not show: writes to a distributor take effect at once there, while the chip needs time (RWP is
-//! waited for); virt without `secure=on` and raspi4b have a GIC without security, while on a Pi 4 firmware keeps group 0
-//! for itself and the priorities that we write are the upper half of those in the chip.
+//! What QEMU does not show: writes to a distributor take effect at once there, while the chip needs time (RWP is waited
+//! for); virt without `secure=on` and raspi4b have a GIC without security, while on a Pi 4 firmware keeps group 0 for
+//! itself and the priorities that we write are the upper half of those in the chip.
 
 mod lines;
 #[cfg(test)]
@@ -182,8 +182,8 @@ impl<S: SysRegs> InterruptController<S> {
         }
     }
 
-    /// Lets this CPU, which is number `cpu` to the kernel, take interrupts: the software-generated ones are enabled, the
-    /// other private ones not. With interrupts masked, after `init_distributor`.
+    /// Lets this CPU, which is number `cpu` to the kernel, take interrupts: the software-generated ones are enabled,
+    /// the other private ones not. With interrupts masked, after `init_distributor`.
     pub fn init_cpu(&self, cpu: usize) -> Result<(), GicError> {
         match &self.gic {
             Gic::V2(gic) => gic.init_cpu(cpu),

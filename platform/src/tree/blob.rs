@@ -8,8 +8,8 @@
 //!    value ends inside the block, and its last word is the only FDT_END;
 //! 4. the memory reservation block has a terminator before its end.
 //!
-//! What these checks need to know of the format, a walk needs too, so there is no crate underneath. (`fdt` 0.1 panics on
-//! FDT_NOP words; the nested iterators of `fdt` 0.2.0-alpha3 take 17 KiB of stack for 64 levels, and it indexes with
+//! What these checks need to know of the format, a walk needs too, so there is no crate underneath. (`fdt` 0.1 panics
+//! on FDT_NOP words; the nested iterators of `fdt` 0.2.0-alpha3 take 17 KiB of stack for 64 levels, and it indexes with
 //! fields that are not checked.)
 //!
 //! After that [`Tokens`] are met as the format has them. On any other bytes they would end early; they never panic.

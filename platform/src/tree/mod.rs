@@ -200,7 +200,8 @@ impl Board {
         self.uarts.get(self.stdout?)
     }
 
-    /// The serial port with this alias (`serial0`), path (`/soc/serial@7e201000`) or name in Linux (`ttyAMA0`, `ttyS0`).
+    /// The serial port with this alias (`serial0`), path (`/soc/serial@7e201000`) or name in Linux (`ttyAMA0`,
+    /// `ttyS0`).
     pub fn uart(&self, name: &str) -> Option<&Uart> {
         self.uarts.iter().find(|uart| uart.is_called(name)).or_else(|| self.uart_of_linux(name))
     }

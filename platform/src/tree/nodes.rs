@@ -1,5 +1,5 @@
-//! The tree's devices as their drivers see them, while the machine runs: each a node with registers, interrupts, and the memory
-//! that it reaches.
+//! The tree's devices as their drivers see them, while the machine runs: each a node with registers, interrupts, and
+//! the memory that it reaches.
 //!
 //! A node that is not "okay" does not exist, and neither do those below it.
 
@@ -44,8 +44,8 @@ pub struct Device {
     pub is_coherent: bool,
 }
 
-/// Shows every node that exists, in the tree's order, until `see` says that it is enough. The tree was checked before; if it was not, the
-/// walk may end early.
+/// Shows every node that exists, in the tree's order, until `see` says that it is enough. The tree was checked before;
+/// if it was not, the walk may end early.
 // A stack frame of its own, since the path is large.
 #[inline(never)]
 pub fn for_each_node<'a, E>(tree: &'a [u8], mut see: impl FnMut(&NodeView<'a, '_>) -> Result<(), E>) -> Result<(), E> {

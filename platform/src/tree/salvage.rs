@@ -1,9 +1,9 @@
 //! Salvage from an unreadable tree: finds a serial port, so that the error can be reported, and the kernel arguments,
 //! which tell how the machine is to stop.
 //!
-//! [`salvage`] trusts only the tokens that it can follow from the structure block's start to the first damage. The ports
-//! are guesses: the caller must identify the device before writing to it ([`crate::uart::Pl011::is_one`]). So
-//! it only looks for PrimeCell ports, which have identification registers.
+//! [`salvage`] trusts only the tokens that it can follow from the structure block's start to the first damage. The
+//! ports are guesses: the caller must identify the device before writing to it ([`crate::uart::Pl011::is_one`]). So it
+//! only looks for PrimeCell ports, which have identification registers.
 
 use heapless::Vec;
 

@@ -265,8 +265,8 @@ impl<'a, 's> Scope<'a, 's> {
         child.is_coherent || self.bus.is_coherent || self.above.iter().any(|level| level.is_coherent)
     }
 
-    /// The first bus on the way up that limits or moves what devices see of memory: its `dma-ranges`, the cells below and above
-    /// it, and where it is itself.
+    /// The first bus on the way up that limits or moves what devices see of memory: its `dma-ranges`, the cells below
+    /// and above it, and where it is itself.
     pub fn dma_ranges(&self) -> Option<(&'a [u8], CellCounts, CellCounts, Self)> {
         let mut here = *self;
         loop {

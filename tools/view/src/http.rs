@@ -1,5 +1,5 @@
-//! As much of HTTP as a page on this host needs: one request a connection, without a body. (Crates with more have pools of threads, in which a stream of events
-//! that never ends takes one from the others.)
+//! As much of HTTP as a page on this host needs: one request a connection, without a body. (Crates with more have pools
+//! of threads, in which a stream of events that never ends takes one from the others.)
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;

@@ -103,7 +103,8 @@ impl Hub {
         self.changed.notify_all();
     }
 
-    /// The next picture behind the one with this number; the same number if none came in that time, `None` if there will be none.
+    /// The next picture behind the one with this number; the same number if none came in that time, `None` if there
+    /// will be none.
     pub fn next(&self, after: u64, patience: Duration) -> Option<(u64, Arc<str>)> {
         let waits = |state: &mut State| state.shown == after && !state.is_over;
         let (state, _) =

@@ -1,4 +1,5 @@
-//! A picture for the page. Sizes are in pages and times in nanoseconds, as in the kernel's records; keys and addresses above 2^53 are strings.
+//! A picture for the page. Sizes are in pages and times in nanoseconds, as in the kernel's records; keys and addresses
+//! above 2^53 are strings.
 
 use quire_abi::group::GroupInfo;
 use quire_abi::info::ProcessInfo;

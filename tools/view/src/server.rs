@@ -1,7 +1,8 @@
 //! HTTP, on this host's loopback alone: the page, a stream of events with pictures, and what the page asks for.
 //!
-//! Another site's page in the same browser must not learn or change anything. So a request names this host ([`Site::is_ours`]), which a name of somebody
-//! else's that leads here does not, and what changes something is a POST from this page.
+//! Another site's page in the same browser must not learn or change anything. So a request names this host
+//! ([`Site::is_ours`]), which a name of somebody else's that leads here does not, and what changes something is a POST
+//! from this page.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -63,7 +63,8 @@ fn make(endpoint: Receiver) -> [u32; MADE] {
     [(); MADE].map(|()| endpoint.sender(2).map_or(0, |sender| sender.0))
 }
 
-/// Serves a client in another address space: each call of label 1 by `answer`, which gets a handle that was made before.
+/// Serves a client in another address space: each call of label 1 by `answer`, which gets a handle that was made
+/// before.
 fn with_handles(sheet: &Sheet, client: fn(&Sheet, Sender), answer: fn(Receiver, u32) -> Outcome<Received>) -> Outcome {
     let endpoint = Receiver::new()?;
     let sender = endpoint.sender(1)?;
@@ -166,8 +167,8 @@ fn beside(sheet: &Sheet, sender: Sender) -> Outcome<Option<()>> {
     }
     let flags = Clone::VM.bits() as usize | sig::CHLD as usize;
     let nowhere = core::ptr::null_mut();
-    // SAFETY: one child at a time uses the stack, which is 16-byte aligned, and the record, which lives until the child has
-    // ended: this row waits for it. `enter` does not return, and these flags store no number anywhere.
+    // SAFETY: one child at a time uses the stack, which is 16-byte aligned, and the record, which lives until the child
+    // has ended: this row waits for it. `enter` does not return, and these flags store no number anywhere.
     let answer = unsafe {
         CLIENT = Some((core::mem::transmute::<&Sheet, &'static Sheet>(sheet), sender));
         arch::clone_thread(flags, (&raw mut STACK).add(1) as usize, nowhere, 0, nowhere, enter, 0)

@@ -1,8 +1,9 @@
-//! The control group of an interactive shell's programs, whose limits leave something for the shell, for services, and for whoever ends a program
-//! that has run wild. [`LIST`] says what they are.
+//! The control group of an interactive shell's programs, whose limits leave something for the shell, for services, and
+//! for whoever ends a program that has run wild. [`LIST`] says what they are.
 //!
-//! The shell and process 1 stay in the root. What the shell starts moves to the group before it is a program, which no limit refuses: so there may
-//! always be one more command. And the shell precedes them, as services do: among a thousand that run, its turn comes as soon as that of one among ten.
+//! The shell and process 1 stay in the root. What the shell starts moves to the group before it is a program, which no
+//! limit refuses: so there may always be one more command. And the shell precedes them, as services do: among a
+//! thousand that run, its turn comes as soon as that of one among ten.
 
 use core::ffi::CStr;
 

@@ -1,8 +1,8 @@
 //! The first process, and the shell that it keeps running.
 //!
-//! As process 1: starts the [services]; then, if `/etc/exec` exists, a shell runs its text and the machine switches off with the last status;
-//! else an interactive shell runs for ever, a new one whenever one ends, and its programs have [limits]. Process 1 itself only waits: it reaps
-//! every orphan, and nothing that a command does can end it.
+//! As process 1: starts the [services]; then, if `/etc/exec` exists, a shell runs its text and the machine switches off
+//! with the last status; else an interactive shell runs for ever, a new one whenever one ends, and its programs have
+//! [limits]. Process 1 itself only waits: it reaps every orphan, and nothing that a command does can end it.
 //!
 //! As any other process it is the shell: `init -c TEXT`, `init FILE`, or interactive.
 
@@ -66,8 +66,8 @@ fn read(path: &CStr) -> Result<Vec<u8>, Errno> {
     fs::File::open(path, Open::empty())?.read_to_end()
 }
 
-/// A file's text, if there is the file. For as long as it cannot be read, for want of memory say, it is tried again: without its text the
-/// machine would do something else.
+/// A file's text, if there is the file. For as long as it cannot be read, for want of memory say, it is tried again:
+/// without its text the machine would do something else.
 fn read_if_there(path: &CStr) -> Option<Vec<u8>> {
     loop {
         match read(path) {

@@ -1,8 +1,10 @@
 //! Services: what process 1 starts before the shell, and starts again when it ends.
 //!
-//! [`LIST`] names them: on each line a name, a program, and its arguments; `#` begins a comment. `device:` and what devices are compatible with
-//! stands for all such devices that nobody drives, which the service gets; without one it is not started. A service gets of machine control
-//! what the list of grants says. The word `wait` has it start when those above are ready or have ended. One that ends with status 0 is done, and is not started again. Its descriptor 3 is a pipe, and it closes that when it is ready: process 1 waits for it.
+//! [`LIST`] names them: on each line a name, a program, and its arguments; `#` begins a comment. `device:` and what
+//! devices are compatible with stands for all such devices that nobody drives, which the service gets; without one it
+//! is not started. A service gets of machine control what the list of grants says. The word `wait` has it start when
+//! those above are ready or have ended. One that ends with status 0 is done, and is not started again. Its descriptor 3
+//! is a pipe, and it closes that when it is ready: process 1 waits for it.
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;
@@ -61,7 +63,8 @@ impl Services {
         services
     }
 
-    /// A child has ended: if it was a service, it is started again, at once or after a pause. What could not be started before is tried again.
+    /// A child has ended: if it was a service, it is started again, at once or after a pause. What could not be started
+    /// before is tried again.
     pub fn note_end(&mut self, pid: i32, status: Status) {
         for service in self.0.iter_mut().filter(|service| service.pid.is_none() && !service.is_done) {
             service.start_alone(0);

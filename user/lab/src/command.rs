@@ -6,8 +6,8 @@
 //! lab show T | settings | measures
 //! ```
 //!
-//! `T` is the name of a built-in trace or of a file. `--only` shows the pictures of the variants whose names contain a word;
-//! `--only -` shows no pictures. A setting on the command line overrides the trace's.
+//! `T` is the name of a built-in trace or of a file. `--only` shows the pictures of the variants whose names contain a
+//! word; `--only -` shows no pictures. A setting on the command line overrides the trace's.
 
 use alloc::format;
 use alloc::string::String;

@@ -1,17 +1,17 @@
 //! DRAM: independent banks, each with at most one open row.
 //!
-//! An access opens its row (tRCD) and then selects its column (tCAS). If the row is open already, only the column access is
-//! paid: a hit. If another row of the bank is open, it must be closed first (tRP): a conflict. The outcome depends on the
-//! address bits that select the bank, and on whether rows are left open:
+//! An access opens its row (tRCD) and then selects its column (tCAS). If the row is open already, only the column
+//! access is paid: a hit. If another row of the bank is open, it must be closed first (tRP): a conflict. The outcome
+//! depends on the address bits that select the bank, and on whether rows are left open:
 //!
 //! - *Bank on top*: each bank is one contiguous stretch of memory.
 //! - *Row on top*: consecutive rows lie in consecutive banks.
 //! - *Lines across*: consecutive lines lie in consecutive banks.
-//! - *Row on top, hashed*: the bank number is XORed with bits of the row number, so that a stride of a power of two does not
-//!   always hit the same bank (Zhang, Zhu and Zhang, "A permutation-based page interleaving scheme", 2000).
+//! - *Row on top, hashed*: the bank number is XORed with bits of the row number, so that a stride of a power of two
+//!   does not always hit the same bank (Zhang, Zhu and Zhang, "A permutation-based page interleaving scheme", 2000).
 //!
-//! With *open* rows the next access may hit. With *closed* rows each access closes its row afterwards, in idle time, so there
-//! are no conflicts. Accesses are sequential and do not overlap. See Jacob, Ng and Wang, "Memory Systems".
+//! With *open* rows the next access may hit. With *closed* rows each access closes its row afterwards, in idle time, so
+//! there are no conflicts. Accesses are sequential and do not overlap. See Jacob, Ng and Wang, "Memory Systems".
 
 use alloc::format;
 use alloc::string::{String, ToString};

@@ -1,4 +1,5 @@
-//! Compares docs/lab.md and docs/pressure.md with the output of `lab`. With QUIRE_WRITE_DOCS=1 the tests update the pages instead.
+//! Compares docs/lab.md and docs/pressure.md with the output of `lab`. With QUIRE_WRITE_DOCS=1 the tests update the
+//! pages instead.
 
 use std::fs;
 use std::path::Path;

@@ -160,7 +160,8 @@ proptest! {
         }
     }
 
-    /// At the first compaction both strategies start from the same state, and emptying a window copies no more than sliding.
+    /// At the first compaction both strategies start from the same state, and emptying a window copies no more than
+    /// sliding.
     #[test]
     fn a_window_costs_no_more_than_sliding(trace in trace()) {
         let copied = [Compaction::Slide, Compaction::Evacuate].map(|strategy| {

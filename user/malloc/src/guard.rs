@@ -1,8 +1,8 @@
 //! The optional mode for hunting bugs: each block ends at an inaccessible page, and freed blocks stay inaccessible in a
 //! quarantine, so that an overrun or a use after free faults where it happens.
 //!
-//! Every block is a mapping: a front page with the block's [`Record`], the block's pages with the block at their end, and the
-//! forbidden page. A block of `size` bytes ends less than its alignment before that page.
+//! Every block is a mapping: a front page with the block's [`Record`], the block's pages with the block at their end,
+//! and the forbidden page. A block of `size` bytes ends less than its alignment before that page.
 
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -48,8 +48,8 @@ pub unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
 macro_rules! exchange {
     ($number:expr, $registers:expr $(, $($more:tt)*)?) => {
         let [x0, x1, x2, x3, x4, x5, x6, x7, x9, x10] = $registers;
-        // SAFETY: these calls read the descriptor at most, and write to no memory but to windows, which are the caller's to
-        // give. The kernel may change x8 too.
+        // SAFETY: these calls read the descriptor at most, and write to no memory but to windows, which are the
+        // caller's to give. The kernel may change x8 too.
         unsafe {
             asm!(
                 "svc #0",
@@ -71,8 +71,8 @@ macro_rules! exchange {
     };
 }
 
-/// A call of the message convention: the number in x8, a message in x0 to x7, a deadline in x9, options in x10; what came
-/// is in the same registers.
+/// A call of the message convention: the number in x8, a message in x0 to x7, a deadline in x9, options in x10; what
+/// came is in the same registers.
 #[inline(always)]
 pub fn message(number: usize, registers: &mut [u64; 10]) -> isize {
     exchange!(number, registers);

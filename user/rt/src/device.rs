@@ -15,8 +15,8 @@ use crate::{handles, sys};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device(pub u32);
 
-/// Takes the device with this number of those that are called `name`: a path in the device tree, or what they are compatible with. It
-/// needs the right to take devices. ENOENT behind the last, EBUSY for one that somebody drives.
+/// Takes the device with this number of those that are called `name`: a path in the device tree, or what they are
+/// compatible with. It needs the right to take devices. ENOENT behind the last, EBUSY for one that somebody drives.
 pub fn take(name: &CStr, number: usize) -> Result<Device, Errno> {
     // SAFETY: the kernel reads a terminated string.
     unsafe { sys::call(nr::QUIRE_DEVICE, [handles::control() as usize, name.as_ptr() as usize, number]) }
@@ -74,7 +74,8 @@ impl Device {
         if done == len { Ok(()) } else { Err(Errno::EIO) }
     }
 
-    /// From now on one of its interrupts, the first is 0, sets the events of a signaller, each time after it was unmasked once.
+    /// From now on one of its interrupts, the first is 0, sets the events of a signaller, each time after it was
+    /// unmasked once.
     pub fn interrupt(self, index: usize, signaller: Signaller) -> Result<Interrupt, Errno> {
         sys::plain!(nr::QUIRE_INTERRUPT, self.0, index, signaller.0).map(|handle| Interrupt(handle as u32))
     }
@@ -147,14 +148,14 @@ impl Dma {
         self.len == 0
     }
 
-    /// Closes the handle. The memory stays the device's until its driver [says](Device::quiet) that it writes nowhere any more, and
-    /// mapped for as long as it is not unmapped.
+    /// Closes the handle. The memory stays the device's until its driver [says](Device::quiet) that it writes nowhere
+    /// any more, and mapped for as long as it is not unmapped.
     pub fn close(self) -> Result<(), Errno> {
         crate::ipc::close(self.handle)
     }
 
-    /// Makes a part the same for this process and the device: before the device reads what was written here, and before what it
-    /// wrote is read here. A device that is coherent needs no such thing.
+    /// Makes a part the same for this process and the device: before the device reads what was written here, and before
+    /// what it wrote is read here. A device that is coherent needs no such thing.
     pub fn sync(&self, offset: usize, len: usize) -> Result<(), Errno> {
         sys::plain!(nr::QUIRE_DMA_SYNC, self.handle, offset, len).map(drop)
     }

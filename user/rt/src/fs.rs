@@ -77,7 +77,8 @@ pub fn stat(path: &CStr, flags: u32) -> Result<Stat, Errno> {
     Ok(stat)
 }
 
-/// Mounts the file system of a server, which is called by this sender, over a directory; `kind` has 15 bytes at most. Needs the right to mount.
+/// Mounts the file system of a server, which is called by this sender, over a directory; `kind` has 15 bytes at most.
+/// Needs the right to mount.
 pub fn mount(path: &CStr, server: Sender, kind: &CStr) -> Result<(), Errno> {
     mount_of(path, server, kind, None, false)
 }

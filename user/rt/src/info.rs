@@ -94,7 +94,8 @@ pub fn process(pid: u32) -> Option<ProcessInfo> {
     process_from(pid).ok().filter(|process| process.pid == pid)
 }
 
-/// The processes with this number or a higher one, by number. One that starts or ends meanwhile may be among them or not.
+/// The processes with this number or a higher one, by number. One that starts or ends meanwhile may be among them or
+/// not.
 pub fn processes(from: u32) -> impl Iterator<Item = ProcessInfo> {
     let mut from = from;
     core::iter::from_fn(move || {
@@ -148,12 +149,14 @@ pub fn areas_from(pid: u32, from: usize) -> impl Iterator<Item = Result<AreaInfo
     })
 }
 
-/// A part of the first area of a process that ends behind an address; ENOENT if there is none. Others' processes may take machine control.
+/// A part of the first area of a process that ends behind an address; ENOENT if there is none. Others' processes may
+/// take machine control.
 pub fn area(pid: u32, from: usize) -> Result<AreaInfo, Errno> {
     with_control(pid, kind::AREA, from)
 }
 
-/// Page blocks of the zone whose [`info::ZoneInfo`] is record number `zone`, from the number `from` on; ENOENT past the last one.
+/// Page blocks of the zone whose [`info::ZoneInfo`] is record number `zone`, from the number `from` on; ENOENT past the
+/// last one.
 pub fn page_blocks(zone: u32, from: usize) -> Result<PageBlocks, Errno> {
     record_of(zone, kind::PAGE_BLOCKS, from)
 }
@@ -219,7 +222,8 @@ pub fn descriptor_from(pid: u32, number: u32) -> Result<DescriptorInfo, Errno> {
     record_of(pid, kind::DESCRIPTOR, number as usize)
 }
 
-/// Reads from an offset on what exec has put into a process's memory, one of [`text`](quire_abi::process::text); 0 at its end.
+/// Reads from an offset on what exec has put into a process's memory, one of [`text`](quire_abi::process::text); 0 at
+/// its end.
 pub fn process_text(pid: u32, which: usize, offset: usize, buffer: &mut [u8]) -> Result<usize, Errno> {
     let args = [pid as usize, which, offset, buffer.as_mut_ptr() as usize, buffer.len()];
     // SAFETY: the kernel writes only within the buffer.
@@ -233,8 +237,8 @@ pub fn set_thread_name(tid: u32, name: &[u8; 16]) -> Result<(), Errno> {
     unsafe { sys::call(nr::QUIRE_PROCESS_SET, args) }.map(drop)
 }
 
-/// Sets the adjustment of a process for the OOM killer. EACCES if it would be less than somebody privileged has set, and `is_privileged` is
-/// false.
+/// Sets the adjustment of a process for the OOM killer. EACCES if it would be less than somebody privileged has set,
+/// and `is_privileged` is false.
 pub fn set_oom_score_adj(pid: u32, adj: i32, is_privileged: bool) -> Result<(), Errno> {
     let biased = usize::try_from(adj + 1000).map_err(|_| Errno::EINVAL)?;
     sys::plain!(nr::QUIRE_PROCESS_SET, control(), pid, set::OOM_SCORE_ADJ, biased, is_privileged as usize).map(drop)

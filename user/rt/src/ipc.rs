@@ -65,8 +65,8 @@ pub struct Received {
 pub enum What {
     /// Events alone.
     Events,
-    /// A call, by the sender with this badge. The thread answers it ([`Receiver::reply_receive`], [`reply`]) or puts it aside
-    /// ([`Receiver::save`]) before it receives again.
+    /// A call, by the sender with this badge. The thread answers it ([`Receiver::reply_receive`], [`reply`]) or puts it
+    /// aside ([`Receiver::save`]) before it receives again.
     Call {
         /// The sender's badge.
         badge: u64,
@@ -134,8 +134,8 @@ fn handles_in(registers: &[u64; 10]) -> [u32; HANDLES] {
 }
 
 impl Sender {
-    /// Sends a message with handles, which move when the other side accepts them, and windows of this process's memory, and waits for
-    /// an answer, which may bring `room` handles.
+    /// Sends a message with handles, which move when the other side accepts them, and windows of this process's memory,
+    /// and waits for an answer, which may bring `room` handles.
     ///
     /// # Safety
     /// Nothing else uses the windows before this returns, and a window for writing is memory that may be written.
@@ -187,8 +187,8 @@ impl Receiver {
         sys::plain!(nr::QUIRE_FORGET, self.0, badge).map(drop)
     }
 
-    /// Whether a stored file is open, of the file system that is mounted by the sender with this badge the one with this number: bits of
-    /// `quire_abi::names::opened`.
+    /// Whether a stored file is open, of the file system that is mounted by the sender with this badge the one with
+    /// this number: bits of `quire_abi::names::opened`.
     pub fn opened(self, badge: u64, number: u64) -> usize {
         sys::plain!(nr::QUIRE_OPENED, self.0, badge, number).unwrap_or(0)
     }
@@ -215,7 +215,8 @@ impl Receiver {
         self.receive_by(nr::QUIRE_REPLY_RECEIVE, answer, patience)
     }
 
-    /// As [`Receiver::reply_receive`], with handles. In case of an error other than that of a receive there is no answer yet.
+    /// As [`Receiver::reply_receive`], with handles. In case of an error other than that of a receive there is no
+    /// answer yet.
     #[inline]
     pub fn reply_carrying_receive(
         self,
@@ -236,7 +237,8 @@ impl Receiver {
         Ok(received_in(&registers))
     }
 
-    /// Puts the call aside that this thread has received: any thread answers it later. The token is told if the caller goes.
+    /// Puts the call aside that this thread has received: any thread answers it later. The token is told if the caller
+    /// goes.
     pub fn save(self, token: u64) -> Result<Reply, Errno> {
         sys::plain!(nr::QUIRE_SAVE, self.0, token).map(|number| Reply(number as u32))
     }
@@ -265,8 +267,8 @@ fn reply_by(number: u32, answer: &Message) -> Result<(), Errno> {
     Errno::from_ret(arch::message(nr::QUIRE_REPLY, &mut registers)).map(drop)
 }
 
-/// Answers with handles, which move: by the handle of the saved call, or 0 for the call that this thread has received. There is no
-/// answer yet in case of an error, unless it is ECANCELED.
+/// Answers with handles, which move: by the handle of the saved call, or 0 for the call that this thread has received.
+/// There is no answer yet in case of an error, unless it is ECANCELED.
 pub fn reply_carrying(number: u32, answer: &Message, attachments: &Attachments) -> Result<(), Errno> {
     let mut registers = words_of(answer, number, (0, options::CARRIES));
     Errno::from_ret(arch::message_with(nr::QUIRE_REPLY, &mut registers, attachments)).map(drop)
@@ -329,8 +331,8 @@ pub fn memory_links(handle: u32, links: u32) -> Result<(), Errno> {
     sys::plain!(nr::QUIRE_MEMORY_LINKS, handle, links).map(drop)
 }
 
-/// Reads from a window of a call (0: the call that this thread has received), from its byte `offset` on: how many bytes. EAGAIN while
-/// the caller brings in a page: a saved call is [ready](What::Ready) afterwards.
+/// Reads from a window of a call (0: the call that this thread has received), from its byte `offset` on: how many
+/// bytes. EAGAIN while the caller brings in a page: a saved call is [ready](What::Ready) afterwards.
 #[inline]
 pub fn read_window(reply: u32, window: usize, offset: usize, to: &mut [u8]) -> Result<usize, Errno> {
     let args = [reply as usize, window, offset, to.as_mut_ptr().addr(), to.len()];

@@ -63,8 +63,8 @@ pub fn inside(group: &str, run: impl FnOnce() -> i32) -> Result<Status, Errno> {
     child(|| if write(group, "cgroup.procs", "0").is_err() { 101 } else { run() })
 }
 
-/// Groups that were removed while something was charged to them are forgotten, now that nothing is: the last stacks of threads go after their ends were
-/// told. (The kernel looks when a group is removed.)
+/// Groups that were removed while something was charged to them are forgotten, now that nothing is: the last stacks of
+/// threads go after their ends were told. (The kernel looks when a group is removed.)
 pub fn settle() {
     for _ in 0..10 {
         time::sleep_ms(20);

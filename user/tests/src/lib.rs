@@ -197,7 +197,8 @@ pub fn shared_counters() -> &'static [AtomicU64; PAGE / 8] {
     unsafe { &*(addr as *const [AtomicU64; PAGE / 8]) }
 }
 
-/// Whether memory is short all the time (`selftest --pressure`): pages leave at any moment, so it is not known which are in memory.
+/// Whether memory is short all the time (`selftest --pressure`): pages leave at any moment, so it is not known which
+/// are in memory.
 pub fn is_short() -> bool {
     quire_rt::env().any(|word| word == c"PRESSURE=1")
 }

@@ -1,5 +1,5 @@
-//! What messages carry, against a model: each handle has one owner at each step, whatever callers and servers do and whenever
-//! they go; a call that carries nothing finds nothing of an earlier one; news of one kind do not hide others.
+//! What messages carry, against a model: each handle has one owner at each step, whatever callers and servers do and
+//! whenever they go; a call that carries nothing finds nothing of an earlier one; news of one kind do not hide others.
 
 use std::collections::BTreeMap;
 use std::vec::Vec;
@@ -94,7 +94,8 @@ fn attached() -> impl Strategy<Value = [AttachedHandle; HANDLES]> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 300 }))]
-    /// All handles of a message move, with their rights, to the lowest free numbers, or nothing changes and it is said why.
+    /// All handles of a message move, with their rights, to the lowest free numbers, or nothing changes and it is said
+    /// why.
     #[test]
     fn a_transfer_is_all_or_nothing(
         sizes in prop::array::uniform3(0..MOST + 5),

@@ -509,7 +509,8 @@ impl World {
         }
     }
 
-    /// Each party takes what it was given, as a thread that was roused does; both sides agree on who was given something.
+    /// Each party takes what it was given, as a thread that was roused does; both sides agree on who was given
+    /// something.
     fn settle(&mut self) {
         for server in 0..SERVERS {
             if let Some(receiver) = &self.servers[server].receiver {

@@ -38,13 +38,14 @@ pub struct AsidView {
     pub current: u64,
     /// The CPUs that run with it, or, if they have not run another space since, last did: a bit each.
     pub cpus: u32,
-    /// The CPUs that have not flushed their TLBs since this generation began: a bit each. They do before they load a table.
+    /// The CPUs that have not flushed their TLBs since this generation began: a bit each. They do before they load a
+    /// table.
     pub owing: u32,
 }
 
 impl AsidView {
-    /// Whether the number is of the current generation: then TLB entries with it are this space's. An older one may have been given to
-    /// another space, and this space gets a new one before it runs again.
+    /// Whether the number is of the current generation: then TLB entries with it are this space's. An older one may
+    /// have been given to another space, and this space gets a new one before it runs again.
     pub fn is_current(&self) -> bool {
         self.number.is_some() && self.generation == self.current
     }

@@ -78,7 +78,8 @@ impl FreeArea {
         }
     }
 
-    /// Takes at most `most` free frames of a range within a page block off the lists, each as an allocated one. Returns where to go on.
+    /// Takes at most `most` free frames of a range within a page block off the lists, each as an allocated one. Returns
+    /// where to go on.
     pub(crate) fn take_singles<M: Machine>(
         &mut self,
         frames: Frames<M>,

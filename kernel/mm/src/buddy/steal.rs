@@ -43,7 +43,8 @@ impl FreeArea {
         Some(pfn)
     }
 
-    /// A block was allocated for `taker` without stealing it from a list: its page blocks change their type as by stealing.
+    /// A block was allocated for `taker` without stealing it from a list: its page blocks change their type as by
+    /// stealing.
     pub(crate) fn claim_for<M: Machine>(&mut self, frames: Frames<M>, pfn: Pfn, order: u32, taker: MigrateType) {
         let block = frames.pageblocks.of(pfn);
         let covers = order >= PAGEBLOCK_ORDER || block.free() as usize + (1 << order) >= PAGEBLOCK_PAGES / 2;

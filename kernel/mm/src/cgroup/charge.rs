@@ -11,7 +11,8 @@ use crate::psi::Stall;
 /// Rounds of reclaim without a freed page before a group is out of memory.
 const FRUITLESS_ROUNDS: u32 = 3;
 
-/// So many count as one in which others reclaimed from the group too: they have the pages that this thread has not found, unless they find none either.
+/// So many count as one in which others reclaimed from the group too: they have the pages that this thread has not
+/// found, unless they find none either.
 const SHARED_ROUNDS: u32 = 4;
 
 /// Pages that a round of reclaim is to free, and at most those that a charge above `high` makes room for.
@@ -49,8 +50,8 @@ impl<M: Machine> Groups<M> {
         group.try_charge(1, may).map(|()| id).map_err(|_| AllocError)
     }
 
-    /// Charges up to so many pages that are not needed at once, from what is charged in advance: the group's number, and how many. The root may have
-    /// all.
+    /// Charges up to so many pages that are not needed at once, from what is charged in advance: the group's number,
+    /// and how many. The root may have all.
     #[inline(always)]
     pub(crate) fn charge_ahead(&self, pages: usize) -> (u16, usize) {
         match self.machine.group() {
@@ -59,8 +60,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Charges a block of pages to the calling thread's group without waiting; the group's number, 0 for the root. The error is nobody's: a smaller
-    /// block will do.
+    /// Charges a block of pages to the calling thread's group without waiting; the group's number, 0 for the root. The
+    /// error is nobody's: a smaller block will do.
     pub(crate) fn charge_block(&self, pages: usize) -> Result<u16, AllocError> {
         let id = self.machine.group();
         if id == 0 {
@@ -72,8 +73,8 @@ impl<M: Machine> Groups<M> {
         if fits && group.try_charge(pages, may).is_ok() { Ok(id) } else { Err(AllocError) }
     }
 
-    /// As [`Groups::charge_now`], by all means: pages of a group at its limit leave memory. On an error the group is out of memory, of which
-    /// the thread was told, or the thread is killed. The caller holds no lock, and may sleep.
+    /// As [`Groups::charge_now`], by all means: pages of a group at its limit leave memory. On an error the group is
+    /// out of memory, of which the thread was told, or the thread is killed. The caller holds no lock, and may sleep.
     pub(crate) fn charge(&self) -> Result<u16, AllocError> {
         match self.charge_now() {
             Ok(id) => Ok(id),
@@ -81,7 +82,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Charges pages of the kernel's own to the calling thread's group by all means, as [`Groups::charge`]; the group's number.
+    /// Charges pages of the kernel's own to the calling thread's group by all means, as [`Groups::charge`]; the group's
+    /// number.
     pub fn charge_kernel(&self, which: Kernel, pages: usize) -> Result<u16, AllocError> {
         if self.machine.group() == 0 {
             return Ok(0);
@@ -139,7 +141,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Takes pages of a group out of memory, at most [`TARGET`] and at least one; how many, and whether nobody else did so meanwhile.
+    /// Takes pages of a group out of memory, at most [`TARGET`] and at least one; how many, and whether nobody else did
+    /// so meanwhile.
     fn reclaim(&self, group: &Group<M>, target: usize) -> (usize, bool) {
         let was_alone = group.add_reclaimer(1) == 0;
         let freed = self.machine.pages().reclaim_group(group.key().id(), target.clamp(1, TARGET));
@@ -148,8 +151,8 @@ impl<M: Machine> Groups<M> {
         (freed, was_alone && is_alone)
     }
 
-    /// Takes pages of groups of the calling thread that are above their `high` out of memory, as many as are charged at a time. The thread, about
-    /// to return to its program, holds no lock.
+    /// Takes pages of groups of the calling thread that are above their `high` out of memory, as many as are charged at
+    /// a time. The thread, about to return to its program, holds no lock.
     pub fn make_room_above_high(&self) {
         let Some(group) = self.get(self.machine.group()) else { return };
         let _stall = Stall::begin(self.machine);
@@ -194,8 +197,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Takes what CPUs have charged to a group and those below it in advance off; whether that was anything. Its numbers are then what records say, as
-    /// far as nobody charges at the moment.
+    /// Takes what CPUs have charged to a group and those below it in advance off; whether that was anything. Its
+    /// numbers are then what records say, as far as nobody charges at the moment.
     pub fn drain_stocks(&self, group: &Group<M>) -> bool {
         let _tree = self.tree.lock();
         let mut any = false;
@@ -210,8 +213,8 @@ impl<M: Machine> Groups<M> {
         any
     }
 
-    /// A page has become one of a memory object (1), or is none any more (-1); its charge, if it has one, begins or is about to end.
-    /// The page's flags say what backs it.
+    /// A page has become one of a memory object (1), or is none any more (-1); its charge, if it has one, begins or is
+    /// about to end. The page's flags say what backs it.
     #[inline]
     pub(crate) fn count_files(&self, id: u16, flags: PageFlags, by: isize) {
         self.machine.count(if by < 0 { event::Event::ObjectFree } else { event::Event::ObjectAlloc }, 1);
@@ -228,8 +231,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// A page of a group that was removed is charged to the one that it counts for from now on, 0 for the root. Its record says so, and the caller has it
-    /// isolated.
+    /// A page of a group that was removed is charged to the one that it counts for from now on, 0 for the root. Its
+    /// record says so, and the caller has it isolated.
     /// The flags are those of a page of a memory object.
     pub(crate) fn hand_over(&self, from: u16, to: u16, file: Option<PageFlags>) {
         if let Some(group) = self.at(from) {
@@ -237,7 +240,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Charges a slot of swap to the group of the page that goes there, which the caller holds; an error if that has no room.
+    /// Charges a slot of swap to the group of the page that goes there, which the caller holds; an error if that has no
+    /// room.
     pub(crate) fn charge_slot(&self, id: u16) -> Result<(), AllocError> {
         let Some(group) = self.at(id) else { return Ok(()) };
         group.try_charge_slot().map_err(|full| {

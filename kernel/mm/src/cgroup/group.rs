@@ -149,7 +149,8 @@ pub struct Group<M: Machine> {
     /// Groups, and those of them that are no ghosts. Under the tree's lock.
     children: AtomicUsize,
     named_children: AtomicUsize,
-    /// Groups below it, at any depth, that are no ghosts, and how many there may be, and how deep. Counted under the tree's lock.
+    /// Groups below it, at any depth, that are no ghosts, and how many there may be, and how deep. Counted under the
+    /// tree's lock.
     descendants: AtomicUsize,
     max_descendants: AtomicUsize,
     max_depth: AtomicUsize,
@@ -384,7 +385,8 @@ impl<M: Machine> Group<M> {
 
 /// Charges: see [`super::charge`].
 impl<M: Machine> Group<M> {
-    /// Adds pages to `usage` here and above, each at most its limit; the group that is at it otherwise, with nothing changed.
+    /// Adds pages to `usage` here and above, each at most its limit; the group that is at it otherwise, with nothing
+    /// changed.
     pub(super) fn try_charge(&self, pages: usize, may: impl Fn(&Self) -> usize) -> Result<(), &Self> {
         for (n, group) in self.upwards().enumerate() {
             let new = group.usage.fetch_add(pages, Relaxed) + pages;

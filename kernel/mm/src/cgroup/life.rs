@@ -1,7 +1,7 @@
 //! How groups are made and removed.
 //!
-//! A group that is removed while something is charged to it is a ghost: it has no name and no members, and counts for the group above. Its number is
-//! free again when its last charge is gone ([`Groups::bury`]).
+//! A group that is removed while something is charged to it is a ghost: it has no name and no members, and counts for
+//! the group above. Its number is free again when its last charge is gone ([`Groups::bury`]).
 
 use alloc::boxed::Box;
 use core::ptr;

@@ -1,21 +1,23 @@
 //! Control groups: which processes' memory is counted together, and how much they may have.
 //!
-//! The design is docs/control-groups.md. [`Groups`] has the tree; [`group`] one group's numbers; [`life`] is making and removing them; [`charge`] charging and
-//! uncharging; [`stock`] what a CPU has charged in advance; [`stalls`] whose threads wait for memory; [`tasks`] how many tasks there are;
-//! [`state`] whether anybody is in a group, whether all are frozen, and who kills them.
+//! The design is docs/control-groups.md. [`Groups`] has the tree; [`group`] one group's numbers; [`life`] is making and
+//! removing them; [`charge`] charging and uncharging; [`stock`] what a CPU has charged in advance; [`stalls`] whose
+//! threads wait for memory; [`tasks`] how many tasks there are; [`state`] whether anybody is in a group, whether all
+//! are frozen, and who kills them.
 //!
-//! A frame of user memory has the number of its group in its record, 0 for none ([`Page::control_group`]); charge and record
-//! change together in `crate::frame` and `crate::rmap::Release`, and nowhere else. So has a table, and a slot of swap; a
-//! thread's kernel stack keeps it itself.
+//! A frame of user memory has the number of its group in its record, 0 for none ([`Page::control_group`]); charge and
+//! record change together in `crate::frame` and `crate::rmap::Release`, and nowhere else. So has a table, and a slot of
+//! swap; a thread's kernel stack keeps it itself.
 //!
 //! # Invariants
-//! - `own` of a group is the number of frames whose records have its number, plus its threads' stacks, and what stocks have of it; `own_swap` is
-//!   the same of slots. While one of them, or its number of tasks, is not 0, the number belongs to the group.
+//! - `own` of a group is the number of frames whose records have its number, plus its threads' stacks, and what stocks
+//!   have of it; `own_swap` is the same of slots. While one of them, or its number of tasks, is not 0, the number
+//!   belongs to the group.
 //! - `usage` is the sum of `own` over the group and all below it, ghosts too; `swap` that of `own_swap`.
 //! - A group with members or children is no ghost; a group's parent is there as long as the group is.
 //!
-//! Lock order: the tree's lock (`Rank::Groups`) is taken with any lock below it held, and under it the pressure of a group alone.
-//! Charges take none.
+//! Lock order: the tree's lock (`Rank::Groups`) is taken with any lock below it held, and under it the pressure of a
+//! group alone. Charges take none.
 //!
 //! [`Page::control_group`]: crate::page::Page::control_group
 
@@ -64,7 +66,8 @@ pub trait Machine: crate::page_alloc::Machine {
     /// The number of the calling thread's group, 0 for the root. The group has it as a member.
     fn group(self) -> u16;
 
-    /// The calling thread has charged a page above the `high` of its group, and is to call [`Groups::make_room_above_high`] when it holds no lock.
+    /// The calling thread has charged a page above the `high` of its group, and is to call
+    /// [`Groups::make_room_above_high`] when it holds no lock.
     fn is_above_high(self) {}
 
     /// The [state](Group::changes) of a group has changed that somebody watches. The table of processes may be locked.
@@ -98,7 +101,8 @@ impl Key {
 struct Chunk<M: Machine> {
     /// Each has an owner's reference; null for a free number.
     groups: [AtomicPtr<Group<M>>; STEP],
-    /// The number of the nearest group that is no ghost: its own, or the parent's. What it leads to may be a ghost by now.
+    /// The number of the nearest group that is no ghost: its own, or the parent's. What it leads to may be a ghost by
+    /// now.
     forward: [AtomicU16; STEP],
     /// The next one in its bucket; 0 ends it. Under the tree's lock.
     chain: [AtomicU16; STEP],
@@ -151,7 +155,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// From now on nobody who does not know this number can choose names that all lie in one bucket. There is no group yet.
+    /// From now on nobody who does not know this number can choose names that all lie in one bucket. There is no group
+    /// yet.
     pub fn set_seed(&self, seed: u64) {
         self.seed.store(seed, Relaxed);
     }
@@ -178,8 +183,8 @@ impl<M: Machine> Groups<M> {
         unsafe { group.as_ref() }
     }
 
-    /// The group that pages with this number count for now: itself, or the nearest one above it that is no ghost. 0 is the root.
-    /// A hint for a number that the caller does not know to be taken.
+    /// The group that pages with this number count for now: itself, or the nearest one above it that is no ghost. 0 is
+    /// the root. A hint for a number that the caller does not know to be taken.
     pub fn effective(&self, id: u16) -> u16 {
         let mut at = id;
         // (A number that is given anew meanwhile may lead elsewhere, even around.)
@@ -263,8 +268,8 @@ impl<M: Machine> Groups<M> {
         pages
     }
 
-    /// A process enters a group that is not the root: its number. As for all changes of members, the caller sees to it that they come one after
-    /// the other.
+    /// A process enters a group that is not the root: its number. As for all changes of members, the caller sees to it
+    /// that they come one after the other.
     pub fn enter(&self, key: Key) -> Option<u16> {
         let tree = self.tree.lock();
         let group = self.at(key.id()).filter(|group| group.key() == key && !group.is_ghost())?;

@@ -1,7 +1,9 @@
-//! Whose threads stall, and whether that is all that CPUs run: the [pressure](crate::psi) of the machine and of each group.
+//! Whose threads stall, and whether that is all that CPUs run: the [pressure](crate::psi) of the machine and of each
+//! group.
 //!
-//! Each CPU says what it runs at every switch ([`Groups::runs`], a store and a look). Only while some thread stalls are switches accounted for
-//! as well. A switch that another CPU makes at the moment at which the first thread stalls may be missed, until that CPU's next one.
+//! Each CPU says what it runs at every switch ([`Groups::runs`], a store and a look). Only while some thread stalls are
+//! switches accounted for as well. A switch that another CPU makes at the moment at which the first thread stalls may
+//! be missed, until that CPU's next one.
 //!
 //! Lock order: a group's pressure (`Rank::GroupPressure`) is taken with the tree's lock held, the root's also without.
 
@@ -12,7 +14,8 @@ use crate::machine::MAX_CPUS;
 use crate::psi::{Pressure, Share};
 use crate::sync::{Rank, SpinLock};
 
-/// What a CPU runs: the number of a control group whose thread makes progress, or [`NOTHING`], or a group's with [`STALLED`].
+/// What a CPU runs: the number of a control group whose thread makes progress, or [`NOTHING`], or a group's with
+/// [`STALLED`].
 pub type Runs = u32;
 
 /// Its idle thread.
@@ -76,8 +79,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// The thread that this CPU runs, of a group, stalls from now on. Interrupts are masked. The caller is told to [end](Groups::end_stall) it.
-    /// Whether somebody waits for that ([`Groups::look`]), whom the caller wakes.
+    /// The thread that this CPU runs, of a group, stalls from now on. Interrupts are masked. The caller is told to
+    /// [end](Groups::end_stall) it. Whether somebody waits for that ([`Groups::look`]), whom the caller wakes.
     pub fn begin_stall(&self, cpu: usize, id: u16, now: u64) -> bool {
         self.stalls.count.fetch_add(1, Relaxed);
         self.stalls.running[cpu].store(STALLED | Runs::from(id), Relaxed);
@@ -91,7 +94,8 @@ impl<M: Machine> Groups<M> {
         self.stalls.count.fetch_sub(1, Relaxed);
     }
 
-    /// In a group, and those above it, so many threads more stall, or what runs has changed. Whether somebody has waited for that. O(depth * CPUs).
+    /// In a group, and those above it, so many threads more stall, or what runs has changed. Whether somebody has
+    /// waited for that. O(depth * CPUs).
     #[inline]
     fn account(&self, id: u16, by: i32, now: u64) -> bool {
         let is_awaited = id != 0 && self.account_in(id, by, now);
@@ -124,8 +128,8 @@ impl<M: Machine> Groups<M> {
         self.find(key).map(|group| group.pressure().lock().at(now))
     }
 
-    /// What was some, and what was full pressure in a group, up to now, and whether a thread stalls. If none does, and the caller rests, the
-    /// next stall there [tells](Groups::begin_stall) so. `None` if there is no such group.
+    /// What was some, and what was full pressure in a group, up to now, and whether a thread stalls. If none does, and
+    /// the caller rests, the next stall there [tells](Groups::begin_stall) so. `None` if there is no such group.
     pub fn look(&self, key: Key, now: u64, rests: bool) -> Option<([u64; 2], bool)> {
         let look = |pressure: &mut Pressure| {
             let is_stalled = if rests { pressure.await_stall() } else { pressure.stalled() != 0 };

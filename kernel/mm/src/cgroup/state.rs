@@ -1,11 +1,13 @@
-//! The state of a group: whether there are processes in it or below (*populated*), whether all of them are to be frozen and are, and whether they are
-//! being killed.
+//! The state of a group: whether there are processes in it or below (*populated*), whether all of them are to be frozen
+//! and are, and whether they are being killed.
 //!
-//! A group is *freezing* if it or one above it is to be frozen. It is *frozen* if it is freezing, and as many of the processes in it and below are
-//! frozen as there are: a group without processes is at once. Counting a process goes up the tree; whoever counts, or begins or ends to
-//! freeze, [notes](Group::note_state) what has become of each group concerned. A change of the two bits is counted for those who watch them.
+//! A group is *freezing* if it or one above it is to be frozen. It is *frozen* if it is freezing, and as many of the
+//! processes in it and below are frozen as there are: a group without processes is at once. Counting a process goes up
+//! the tree; whoever counts, or begins or ends to freeze, [notes](Group::note_state) what has become of each group
+//! concerned. A change of the two bits is counted for those who watch them.
 //!
-//! Changes of processes come one after the other: the kernel makes them under the lock of the table of processes, and notes there too.
+//! Changes of processes come one after the other: the kernel makes them under the lock of the table of processes, and
+//! notes there too.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 
@@ -50,7 +52,8 @@ impl<M: Machine> Group<M> {
         self.state.freezes.load(Acquire)
     }
 
-    /// It is to be frozen, or not. The caller then tells its processes, and notes its state and that of the groups below.
+    /// It is to be frozen, or not. The caller then tells its processes, and notes its state and that of the groups
+    /// below.
     pub fn set_freezes(&self, freezes: bool) {
         self.state.freezes.store(freezes, Release);
     }
@@ -138,7 +141,8 @@ impl<M: Machine> Groups<M> {
     }
 }
 
-/// All processes of a group and below are being killed, until this is dropped: whoever enters one by a fork meanwhile is to be killed too.
+/// All processes of a group and below are being killed, until this is dropped: whoever enters one by a fork meanwhile
+/// is to be killed too.
 pub struct Killing<M: Machine>(KArc<Group<M>>);
 
 impl<M: Machine> Killing<M> {

@@ -1,8 +1,9 @@
-//! How many tasks a group has: processes that were not waited for, and further threads. Each is charged to its group and to those above, by whoever
-//! makes it and before it is made.
+//! How many tasks a group has: processes that were not waited for, and further threads. Each is charged to its group
+//! and to those above, by whoever makes it and before it is made.
 //!
-//! A task that is charged keeps the group's number, as a page does. The caller names a group by a number that cannot end meanwhile: that of a
-//! process that cannot leave it at the moment, or one to which a task is charged that the caller knows of.
+//! A task that is charged keeps the group's number, as a page does. The caller names a group by a number that cannot
+//! end meanwhile: that of a process that cannot leave it at the moment, or one to which a task is charged that the
+//! caller knows of.
 
 use core::sync::atomic::{AtomicUsize, Ordering::*};
 
@@ -42,7 +43,8 @@ impl Tasks {
 }
 
 impl<M: Machine> Groups<M> {
-    /// Charges a task that is about to be made to a group, 0 for the root, and to those above. False, and an event, if one of them has as many as it may.
+    /// Charges a task that is about to be made to a group, 0 for the root, and to those above. False, and an event, if
+    /// one of them has as many as it may.
     pub fn charge_task(&self, id: u16) -> bool {
         let Some(group) = self.at(id) else { return true };
         for (n, above) in group.upwards().enumerate() {

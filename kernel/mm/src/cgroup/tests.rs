@@ -289,7 +289,8 @@ fn is_within(mut group: usize, of: usize) -> bool {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-    /// Tasks, and the states of groups and their changes, are what a model says that looks at everything after each step.
+    /// Tasks, and the states of groups and their changes, are what a model says that looks at everything after each
+    /// step.
     #[test]
     fn tasks_and_states_are_those_of_a_model(steps in prop::collection::vec((0_usize..12, 1_usize..7, 0_u8..16), 1..80)) {
         let groups = Sim::with_mib(16).groups();

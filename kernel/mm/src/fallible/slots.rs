@@ -1,9 +1,9 @@
 //! A table of values by small numbers, with a fast search for the lowest free number.
 //!
-//! The values are in chunks of 16. The first chunk is part of the table, since most tables need no other; a further one is
-//! allocated when the first of its numbers is used. A bitmap says which numbers of a chunk are in use, others which of 64
-//! chunks, a group, are full and which have any in use, so that finding the lowest free number, or the next one in use, reads
-//! one word per 1,024 numbers. Growing moves the directory of groups, and no value.
+//! The values are in chunks of 16. The first chunk is part of the table, since most tables need no other; a further one
+//! is allocated when the first of its numbers is used. A bitmap says which numbers of a chunk are in use, others which
+//! of 64 chunks, a group, are full and which have any in use, so that finding the lowest free number, or the next one
+//! in use, reads one word per 1,024 numbers. Growing moves the directory of groups, and no value.
 //!
 //! A table is used under a spin lock, where nothing may be allocated. So the memory that a number needs is allocated as
 //! [`Room`] without the lock, and passed to [`Slots::make_room`] once the lock is held again. The caller drops the rest
@@ -286,8 +286,8 @@ impl<T> Slots<T> {
         Ok(())
     }
 
-    /// Moves the directory, of `groups` places from now on, to the larger memory in `room`, which gets the old one, empty.
-    /// (They are 1,024 for a million numbers.)
+    /// Moves the directory, of `groups` places from now on, to the larger memory in `room`, which gets the old one,
+    /// empty. (They are 1,024 for a million numbers.)
     // Nothing here allocates: the caller has seen that there is room.
     #[allow(clippy::disallowed_methods)]
     fn grow(&mut self, groups: usize, room: &mut Room<T>) {

@@ -1,7 +1,7 @@
 //! Memory for a device: consecutive frames that stay where they are, as an object that programs map like any other.
 //!
-//! The frames are pinned for as long as the [`Contiguous`] exists, which is its device's and not a program's: a device may write to
-//! them after whoever asked for them is gone. The memory is freed when that and all mappings have ended.
+//! The frames are pinned for as long as the [`Contiguous`] exists, which is its device's and not a program's: a device
+//! may write to them after whoever asked for them is gone. The memory is freed when that and all mappings have ended.
 
 use quire_abi::Errno;
 
@@ -28,8 +28,8 @@ pub struct Contiguous<M: Machine> {
 }
 
 impl<M: Machine> Contiguous<M> {
-    /// `pages` pages, filled with zeros, from the zone that `gfp` names. ENOMEM, also for more than the largest block of the page
-    /// allocator. The caller holds no lock.
+    /// `pages` pages, filled with zeros, from the zone that `gfp` names. ENOMEM, also for more than the largest block
+    /// of the page allocator. The caller holds no lock.
     pub fn new(machine: M, pages: usize, gfp: Gfp) -> Result<Self, Errno> {
         if pages == 0 || pages > 1 << MAX_ORDER {
             return Err(if pages == 0 { Errno::EINVAL } else { Errno::ENOMEM });

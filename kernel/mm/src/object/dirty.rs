@@ -1,7 +1,9 @@
-//! Pages of a paged object that have to be written back: they are marked in the tree (docs/page-cache.md, "What has to be written").
+//! Pages of a paged object that have to be written back: they are marked in the tree (docs/page-cache.md, "What has to
+//! be written").
 //!
-//! A page is marked before anybody can store to it by a mapping, and after a write has. The one who writes back has the file's turn, and clears the mark before the
-//! entries become read-only: a store after that faults, and marks the page again.
+//! A page is marked before anybody can store to it by a mapping, and after a write has. The one who writes back has the
+//! file's turn, and clears the mark before the entries become read-only: a store after that faults, and marks the page
+//! again.
 //!
 //! Lock order: `Rank::MemoryObject`; a fault holds it over the change of its entry ([`Marking`]).
 
@@ -86,7 +88,8 @@ impl<M: Machine> Object<M> {
         Some(Marking { object: self, owned })
     }
 
-    /// The next marked pages from `from` on, that follow each other; they are not marked any more. Pages with too many references stay.
+    /// The next marked pages from `from` on, that follow each other; they are not marked any more. Pages with too many
+    /// references stay.
     pub(crate) fn take_marked(&self, from: usize) -> Option<MarkedRun> {
         let paging = self.paging()?;
         let mut owned = self.owned.lock();
@@ -138,8 +141,8 @@ impl<M: Machine> Object<M> {
         self.paging().map_or(0, |paging| paging.marked.load(Ordering::Relaxed))
     }
 
-    /// Takes a page out of a paged object that has not to be written, if the caller, which has isolated it, has the only other reference: it is frozen
-    /// then. `Err` if it stays: whether that is since it is marked.
+    /// Takes a page out of a paged object that has not to be written, if the caller, which has isolated it, has the
+    /// only other reference: it is frozen then. `Err` if it stays: whether that is since it is marked.
     pub(crate) fn let_page_go(&self, index: usize, pfn: Pfn) -> Result<(), bool> {
         let Some(paging) = self.paging() else { return Err(false) };
         let mut owned = self.owned.lock();

@@ -3,16 +3,17 @@
 //! docs/files.md has the design: who may change what, and what happens beside what.
 //!
 //! # The turn
-//! Whoever changes a file, other than by a mapping, has its [`Turn`]: one thread at a time, which may wait for memory and
-//! for anything else meanwhile, as long as it can be killed. Reads take no turn.
+//! Whoever changes a file, other than by a mapping, has its [`Turn`]: one thread at a time, which may wait for memory
+//! and for anything else meanwhile, as long as it can be killed. Reads take no turn.
 //!
 //! # Pages
-//! Bytes are copied by a function of the caller, which gets an address in the direct map and a number of bytes, and returns
-//! how many it has copied from or to there. It does not sleep: the page has a reference meanwhile, for which others wait. The bytes are
-//! shared with programs that may change them at any time, so no Rust reference to them exists.
+//! Bytes are copied by a function of the caller, which gets an address in the direct map and a number of bytes, and
+//! returns how many it has copied from or to there. It does not sleep: the page has a reference meanwhile, for which
+//! others wait. The bytes are shared with programs that may change them at any time, so no Rust reference to them
+//! exists.
 //!
-//! Invariants, while nobody has the turn: bytes of the last page behind the end are zeros, unless a mapping has stored there; no page
-//! behind the end is mapped.
+//! Invariants, while nobody has the turn: bytes of the last page behind the end are zeros, unless a mapping has stored
+//! there; no page behind the end is mapped.
 //!
 //! Lock order: `Rank::FileTurn`, which comes before all others.
 
@@ -148,8 +149,9 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// Reads up to `most` bytes of one page from `at` on by `copy`; returns what that returns, and `None` at the end. It returns 0 also
-    /// if the page is not in memory: whoever gets 0 calls [`Object::bring_in_at`] before it tries again.
+    /// Reads up to `most` bytes of one page from `at` on by `copy`; returns what that returns, and `None` at the end.
+    /// It returns 0 also if the page is not in memory: whoever gets 0 calls [`Object::bring_in_at`] before it tries
+    /// again.
     #[inline]
     pub fn read(&self, at: u64, most: usize, copy: impl FnOnce(*const u8, usize) -> usize) -> Option<usize> {
         let left = self.len().checked_sub(at).filter(|left| *left != 0)?;
@@ -193,8 +195,8 @@ impl<M: Machine> Object<M> {
         matches!(self.content, Content::File(_))
     }
 
-    /// The pages from `first` on that exist, before the end, with a reference each: their frames are stored by their number in the run, of
-    /// which `except` is left out. Returns how many there are.
+    /// The pages from `first` on that exist, before the end, with a reference each: their frames are stored by their
+    /// number in the run, of which `except` is left out. Returns how many there are.
     pub(crate) fn resident_run(&self, first: usize, except: usize, run: &mut [Pfn]) -> usize {
         let owned = self.owned.lock();
         let end = self.pages();
@@ -258,7 +260,8 @@ impl<M: Machine> Object<M> {
         Ok(())
     }
 
-    /// The frame of the page at `index`, with a new reference, if there is such a page: it is brought in. No lock is held but the turn.
+    /// The frame of the page at `index`, with a new reference, if there is such a page: it is brought in. No lock is
+    /// held but the turn.
     pub(super) fn brought_in(&self, index: usize) -> Result<Option<Pfn>, ObjectError> {
         loop {
             match self.resident(index) {
@@ -273,8 +276,8 @@ impl<M: Machine> Object<M> {
         self.bring_in((at >> PAGE_SHIFT) as usize)
     }
 
-    /// Keeps the page in memory that `end` cuts, if there is such a page, until the answer is dropped. A page of a paged file is brought in,
-    /// so that nobody else does who would read it from before the cut.
+    /// Keeps the page in memory that `end` cuts, if there is such a page, until the answer is dropped. A page of a
+    /// paged file is brought in, so that nobody else does who would read it from before the cut.
     pub(crate) fn keep_cut(&self, end: u64) -> Result<KeptIn<'_, M>, ObjectError> {
         let (offset, index) = (end as usize % PAGE_SIZE, (end >> PAGE_SHIFT) as usize);
         let pfn = match offset {
@@ -403,8 +406,8 @@ impl<'a, M: Machine> Turn<'a, M> {
         if start < end { self.object.clear_part(start, (end - start) as usize) } else { Ok(()) }
     }
 
-    /// Writes up to `most` bytes of one page from `at` on by `copy`; returns what that returns. Makes the file longer if they
-    /// end behind it.
+    /// Writes up to `most` bytes of one page from `at` on by `copy`; returns what that returns. Makes the file longer
+    /// if they end behind it.
     #[inline]
     pub fn write(
         &mut self,

@@ -1,7 +1,9 @@
-//! Writes that make a paged file longer: the pager has to agree before the file is longer, so there is room for what was accepted.
+//! Writes that make a paged file longer: the pager has to agree before the file is longer, so there is room for what
+//! was accepted.
 //!
-//! The bytes are copied into pages first, some of which lie behind the end, where nobody finds them yet; the turn keeps a reference to each. Then the pager
-//! takes up to [`RUN`] of them at a time, and the end moves as far as it did. What it does not take is given up.
+//! The bytes are copied into pages first, some of which lie behind the end, where nobody finds them yet; the turn keeps
+//! a reference to each. Then the pager takes up to [`RUN`] of them at a time, and the end moves as far as it did. What
+//! it does not take is given up.
 
 use core::sync::atomic::Ordering;
 
@@ -42,7 +44,8 @@ impl Growth {
         self.end == at && (at - self.start) as usize + len <= MOST
     }
 
-    /// It goes on to `end`, within the page of its former end, or the next one. Gets the caller's reference to that page; returns it if it has one already.
+    /// It goes on to `end`, within the page of its former end, or the next one. Gets the caller's reference to that
+    /// page; returns it if it has one already.
     pub fn extend(&mut self, end: u64, pfn: Pfn) -> Option<Pfn> {
         let is_same = self.len != 0 && !(self.end as usize).is_multiple_of(PAGE_SIZE);
         self.end = end;
@@ -56,7 +59,8 @@ impl Growth {
 }
 
 impl<M: Machine> Turn<'_, M> {
-    /// As [`Turn::write`], for a paged file: what lies within its end is marked, and what lies behind it waits for [`Turn::commit`].
+    /// As [`Turn::write`], for a paged file: what lies within its end is marked, and what lies behind it waits for
+    /// [`Turn::commit`].
     pub(super) fn write_paged(
         &mut self,
         paging: &Paging,
@@ -92,8 +96,8 @@ impl<M: Machine> Turn<'_, M> {
         Ok(copied)
     }
 
-    /// Copies a piece into its page, which is brought in unless all of its bytes are new. Returns how many bytes, and the page with a reference; `None`
-    /// if none could be copied.
+    /// Copies a piece into its page, which is brought in unless all of its bytes are new. Returns how many bytes, and
+    /// the page with a reference; `None` if none could be copied.
     fn copy_in(
         &self,
         piece: &Piece,
@@ -143,7 +147,8 @@ impl<M: Machine> Turn<'_, M> {
         }
     }
 
-    /// Has the pager accept what was written behind the end. The file ends where that has gone; an error is for what was not accepted.
+    /// Has the pager accept what was written behind the end. The file ends where that has gone; an error is for what
+    /// was not accepted.
     #[inline]
     pub fn commit(&mut self) -> Result<(), Errno> {
         match self.growth.take() {
@@ -198,7 +203,8 @@ impl<M: Machine> Turn<'_, M> {
         }
     }
 
-    /// The pager says that the file goes on behind `old`, which was its end: what a page that is here has there is what the pager has.
+    /// The pager says that the file goes on behind `old`, which was its end: what a page that is here has there is what
+    /// the pager has.
     pub(crate) fn fetch_tail(&self, old: u64) -> Result<(), Errno> {
         let object = self.object();
         let (offset, index) = (old as usize % PAGE_SIZE, (old >> PAGE_SHIFT) as usize);
@@ -206,7 +212,8 @@ impl<M: Machine> Turn<'_, M> {
         let Some(pfn) = object.brought_in(index)? else { return Ok(()) };
         let fetched = object.read_apart(paging, index, |from| {
             let (from, to) = (from + offset, pfn.addr() + offset);
-            // SAFETY: the same part of two frames: one that only this thread knows, and one to which it has a reference.
+            // SAFETY: the same part of two frames: one that only this thread knows, and one to which it has a
+            // reference.
             unsafe {
                 let to = object.machine.direct_map(to);
                 to.copy_from_nonoverlapping(object.machine.direct_map(from), PAGE_SIZE - offset);

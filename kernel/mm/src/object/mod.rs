@@ -1,10 +1,10 @@
 //! Memory objects: the reference-counted backing of areas.
 //!
 //! An object gives the frame for a page index. Three kinds exist: a file of the boot archive, whose whole pages are
-//! mapped in place (no copy, no count: the archive is never freed); shared anonymous memory, whose pages are
-//! allocated at the first access; and a [file in memory](mod@file), which is that with a length that changes, and which is read and written. Such a
-//! file may be [`paged`]: then somebody else has its content, and brings pages in.
-//! Devices will be a further kind.
+//! mapped in place (no copy, no count: the archive is never freed); shared anonymous memory, whose pages are allocated
+//! at the first access; and a [file in memory](mod@file), which is that with a length that changes, and which is read
+//! and written. Such a file may be [`paged`]: then somebody else has its content, and brings pages in. Devices will be
+//! a further kind.
 //!
 //! # Reverse mapping
 //! A page of an object has the object as its owner and its index there; the object has the areas that map it, by index
@@ -284,8 +284,9 @@ impl<M: Machine> Object<M> {
         self.enter(index, pfn, supply, true)
     }
 
-    /// Makes `pfn`, a frame that only the caller knows, the page at `index`, unless there is one; returns the page that is there then,
-    /// with a reference. A frame that does not become the page is freed. With `within`, only below the object's end.
+    /// Makes `pfn`, a frame that only the caller knows, the page at `index`, unless there is one; returns the page that
+    /// is there then, with a reference. A frame that does not become the page is freed. With `within`, only below the
+    /// object's end.
     #[inline(always)]
     fn enter(&self, index: usize, pfn: Pfn, supply: &Supply<M>, within: bool) -> Result<ObjectPage, ObjectError> {
         let mut owned = self.owned.lock();
@@ -378,8 +379,9 @@ impl<M: Machine> Object<M> {
         if frame::page(self.machine, pfn).get() { Ok(pfn) } else { Err(ObjectError::OutOfMemory) }
     }
 
-    /// Gives up the pages from `first` on and below `end`, up to the first one that is in memory: its index, and its frame with the
-    /// object's reference. A fault that has got the page from [`Object::page`] before holds a reference, and still maps it.
+    /// Gives up the pages from `first` on and below `end`, up to the first one that is in memory: its index, and its
+    /// frame with the object's reference. A fault that has got the page from [`Object::page`] before holds a reference,
+    /// and still maps it.
     pub(crate) fn give_up(&self, first: usize, end: usize) -> Option<(usize, Pfn)> {
         debug_assert!(!self.is_file(), "the pages of a file are not given up");
         let mut from = first;
@@ -409,9 +411,9 @@ impl<M: Machine> Object<M> {
         Some((index, pfn))
     }
 
-    /// Makes `new`, a frame that only the caller knows, the object's page `index` in place of `old`, with its contents. `false`,
-    /// with nothing changed, if the object has given `old` up, or if it has other holders than the object and the caller,
-    /// which has one reference. Else `old` is frozen, and the caller has one reference to `new`.
+    /// Makes `new`, a frame that only the caller knows, the object's page `index` in place of `old`, with its contents.
+    /// `false`, with nothing changed, if the object has given `old` up, or if it has other holders than the object and
+    /// the caller, which has one reference. Else `old` is frozen, and the caller has one reference to `new`.
     ///
     /// The page is copied under the lock: whoever gets a page of the object finds it whole, in one frame or the other.
     pub(crate) fn exchange(&self, index: usize, old: Pfn, new: Pfn) -> bool {

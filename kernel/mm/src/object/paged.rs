@@ -1,11 +1,11 @@
-//! Paged objects: files that somebody else has, whose pages are brought in when they are needed and go when memory runs short
-//! (docs/page-cache.md).
+//! Paged objects: files that somebody else has, whose pages are brought in when they are needed and go when memory runs
+//! short (docs/page-cache.md).
 //!
 //! # In
-//! Whoever needs a page that is not here gets [`ObjectError::Away`], and calls [`Object::bring_in`] with no lock held. That puts a word of its own at
-//! each index of a run ([`Held::Leaving`], with the run's first frame), so that others wait, has the [`Pager`] fill frames that
-//! nobody else knows, and replaces the words by the frames. A word that is gone by then was taken by a truncate: its frame is freed. So what was
-//! read never takes the place of anything newer.
+//! Whoever needs a page that is not here gets [`ObjectError::Away`], and calls [`Object::bring_in`] with no lock held.
+//! That puts a word of its own at each index of a run ([`Held::Leaving`], with the run's first frame), so that others
+//! wait, has the [`Pager`] fill frames that nobody else knows, and replaces the words by the frames. A word that is
+//! gone by then was taken by a truncate: its frame is freed. So what was read never takes the place of anything newer.
 //!
 //! Lock order: none is held when the pager is asked, but perhaps the file's turn.
 
@@ -38,15 +38,16 @@ const TRIES: usize = 2;
 /// Pages of the first run, and of one that follows no other.
 const FIRST_RUN: usize = 4;
 
-/// The pager, which has the bytes of a paged object. All of it may sleep, until the calling thread is killed (EINTR), and is called with no lock held but the turn of
-/// the file, unless it says otherwise.
+/// The pager, which has the bytes of a paged object. All of it may sleep, until the calling thread is killed (EINTR),
+/// and is called with no lock held but the turn of the file, unless it says otherwise.
 pub trait Pager: Send + Sync {
-    /// Fills frames, which are all zeros, with the pages from `first` on. Returns how many bytes there are before the file's end; what is behind them in
-    /// the frames does not matter.
+    /// Fills frames, which are all zeros, with the pages from `first` on. Returns how many bytes there are before the
+    /// file's end; what is behind them in the frames does not matter.
     fn read(&self, first: usize, frames: &[Pfn]) -> Result<usize, Errno>;
 
-    /// Keeps `len` bytes at `at`, which lie in frames that follow each other, the first one at the same place of its page. Returns how many it has
-    /// taken. It makes the file longer only if it `grows`; else what is behind the end is left out.
+    /// Keeps `len` bytes at `at`, which lie in frames that follow each other, the first one at the same place of its
+    /// page. Returns how many it has taken. It makes the file longer only if it `grows`; else what is behind the end is
+    /// left out.
     fn write(&self, at: u64, frames: &[Pfn], len: usize, grows: bool) -> Result<usize, Errno>;
 
     /// How long the file is.
@@ -75,7 +76,8 @@ pub(super) struct Paging {
     errors: AtomicU64,
     /// Pages that are here. Changed under the object's lock.
     pub(super) pages: AtomicUsize,
-    /// Whoever gets the turn next has to ask how long the file is: nobody has yet, or a call that would change it ended early.
+    /// Whoever gets the turn next has to ask how long the file is: nobody has yet, or a call that would change it ended
+    /// early.
     pub(super) is_len_unknown: AtomicBool,
 }
 
@@ -224,8 +226,8 @@ impl<M: Machine> Object<M> {
                 }
                 return match read {
                     Ok(bytes) if bytes <= placed * PAGE_SIZE => {
-                        // A page of which there is nothing is not taken for zeros, unless the pager's file is shorter by now: then it will be cut here
-                        // too.
+                        // A page of which there is nothing is not taken for zeros, unless the pager's file is shorter
+                        // by now: then it will be cut here too.
                         let is_there = bytes != 0 || self.is_shorter(paging, index);
                         if !is_there && tries < TRIES {
                             // (It may have been shorter for a moment.)
@@ -271,7 +273,8 @@ impl<M: Machine> Object<M> {
         paging.pager.length().is_ok_and(|len| len <= (index as u64) << PAGE_SHIFT)
     }
 
-    /// Puts the run's word at the indices from `index` on that have nothing, up to the first that has; returns how many.
+    /// Puts the run's word at the indices from `index` on that have nothing, up to the first that has; returns how
+    /// many.
     fn place(&self, index: usize, run: &Run<M>) -> Result<usize, ObjectError> {
         let supply = Supply::new(self.machine);
         loop {

@@ -1,8 +1,8 @@
-//! What an object has, by page index: a radix tree of 64-way nodes, as high as its highest index needs. It stores words, of which 0 means
-//! nothing ([`held`](super::held) says what others mean).
+//! What an object has, by page index: a radix tree of 64-way nodes, as high as its highest index needs. It stores
+//! words, of which 0 means nothing ([`held`](super::held) says what others mean).
 //!
-//! A word may be *marked*: a bit in its leaf, and one in each node above that has a marked word below it. So the next marked word is found
-//! in O(height), and to mark needs no memory.
+//! A word may be *marked*: a bit in its leaf, and one in each node above that has a marked word below it. So the next
+//! marked word is found in O(height), and to mark needs no memory.
 
 use alloc::boxed::Box;
 
@@ -118,8 +118,8 @@ impl Radix {
         }
     }
 
-    /// Looks for the first word that is not 0, at `index` or above, through [`NODES`] nodes at most: those that were emptied stay, and there may be
-    /// many.
+    /// Looks for the first word that is not 0, at `index` or above, through [`NODES`] nodes at most: those that were
+    /// emptied stay, and there may be many.
     pub fn next(&self, index: usize) -> Next {
         fn walk(node: &Node, index: usize, shift: u32, left: &mut usize) -> Next {
             let first = index >> shift;
@@ -164,7 +164,8 @@ impl Radix {
         self.root.as_ref().is_some_and(|root| root.marks != 0)
     }
 
-    /// Marks the word at `index`, or does so no longer, if there is a leaf for it; returns whether it was marked before.
+    /// Marks the word at `index`, or does so no longer, if there is a leaf for it; returns whether it was marked
+    /// before.
     pub fn set_mark(&mut self, index: usize, on: bool) -> bool {
         fn walk(node: &mut Node, index: usize, shift: u32, on: bool) -> bool {
             let bit = 1 << (index >> shift & (WAYS - 1));
@@ -233,7 +234,8 @@ impl Radix {
         }
     }
 
-    /// Takes all words out, by index, and frees the nodes: `see` gets at most 64 words a time, 0 among them. The depth is at most 11.
+    /// Takes all words out, by index, and frees the nodes: `see` gets at most 64 words a time, 0 among them. The depth
+    /// is at most 11.
     pub fn drain(&mut self, mut see: impl FnMut(&[u64])) {
         fn walk(node: Box<Node>, see: &mut impl FnMut(&[u64])) {
             match node.ways {

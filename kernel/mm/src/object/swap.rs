@@ -1,10 +1,11 @@
 //! Pages of memory objects that go to swap, and come back.
 //!
-//! The place of such a page is its object's tree: [`Held`] is what stands there. No entry of a table says anything of it, so a mapping
-//! of it is absent, and a fault asks the object as for a page that nobody has touched.
+//! The place of such a page is its object's tree: [`Held`] is what stands there. No entry of a table says anything of
+//! it, so a mapping of it is absent, and a fault asks the object as for a page that nobody has touched.
 //!
-//! A page leaves in two steps under the object's lock, between which its contents are stored without it: [`Object::begin_swap_out`] takes
-//! it out of reach, and [`Object::end_swap_out`] says where it is. Whoever meets it in between waits for the end of the move.
+//! A page leaves in two steps under the object's lock, between which its contents are stored without it:
+//! [`Object::begin_swap_out`] takes it out of reach, and [`Object::end_swap_out`] says where it is. Whoever meets it in
+//! between waits for the end of the move.
 
 use core::sync::atomic::Ordering;
 
@@ -23,9 +24,8 @@ use crate::table::Machine;
 
 impl<M: Machine> Object<M> {
     /// Takes page `index`, which is `pfn`, out of reach: it is frozen then, and stays with the caller until
-    /// [`Object::end_swap_out`]. The
-    /// caller has isolated it. `false`, with nothing changed, if the object has given the page up, or if it has other holders than the
-    /// object and the caller, which has one reference.
+    /// [`Object::end_swap_out`]. The caller has isolated it. `false`, with nothing changed, if the object has given the
+    /// page up, or if it has other holders than the object and the caller, which has one reference.
     pub(crate) fn begin_swap_out(&self, index: usize, pfn: Pfn) -> bool {
         let mut owned = self.owned.lock();
         let Some(place) = owned.get_mut(index).filter(|place| **place == Held::Page(pfn).word()) else { return false };
@@ -36,8 +36,9 @@ impl<M: Machine> Object<M> {
         is_ours || seeded!(ObjectOutIgnoresHolders)
     }
 
-    /// Ends what [`Object::begin_swap_out`] has begun: the page is in swap, or comes back with the references that it had. `false` if the
-    /// object has given it up meanwhile: then it is as it was before the call, and nobody's but the caller's.
+    /// Ends what [`Object::begin_swap_out`] has begun: the page is in swap, or comes back with the references that it
+    /// had. `false` if the object has given it up meanwhile: then it is as it was before the call, and nobody's but the
+    /// caller's.
     pub(crate) fn end_swap_out(&self, index: usize, pfn: Pfn, to: Option<Swapped>) -> bool {
         let mut owned = self.owned.lock();
         let is_there = |place: &&mut u64| **place == Held::Leaving(pfn).word() || seeded!(ObjectOutTrustsItsFirstLook);
@@ -60,8 +61,8 @@ impl<M: Machine> Object<M> {
         self.swapped.store(self.swapped.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
     }
 
-    /// What was just taken out of the tree: the frame, with the object's reference, if it is a page in memory. Else nothing is left of
-    /// it. Under the lock, or when the object ends.
+    /// What was just taken out of the tree: the frame, with the object's reference, if it is a page in memory. Else
+    /// nothing is left of it. Under the lock, or when the object ends.
     pub(super) fn let_go(&self, word: u64) -> Option<Pfn> {
         match Held::of(word) {
             Held::Page(pfn) => return Some(pfn),
@@ -92,8 +93,8 @@ impl<M: Machine> Object<M> {
         self.has_swapped() && self.owned.lock().get(index).is_some_and(|word| Held::page(word).is_none())
     }
 
-    /// Brings the page at `index` back from swap, or waits if it is just leaving. No lock is held (a file's turn may be), so the
-    /// caller must look again. Returns whether it was away.
+    /// Brings the page at `index` back from swap, or waits if it is just leaving. No lock is held (a file's turn may
+    /// be), so the caller must look again. Returns whether it was away.
     #[cold]
     pub fn bring_in(&self, index: usize) -> Result<bool, ObjectError> {
         let (machine, swap) = (self.machine, self.machine.spaces().swap());
@@ -127,8 +128,8 @@ impl<M: Machine> Object<M> {
         done.map(|()| true)
     }
 
-    /// Makes a frame with the contents of a slot the page at `index`, if `word` is still what is there. The caller is a user of the
-    /// slot.
+    /// Makes a frame with the contents of a slot the page at `index`, if `word` is still what is there. The caller is a
+    /// user of the slot.
     fn read_in(&self, index: usize, word: u64, swapped: Swapped) -> Result<(), ObjectError> {
         let machine = self.machine;
         let _stall = Stall::begin(machine);

@@ -125,8 +125,8 @@ impl Head {
         false
     }
 
-    /// Sets `mark`, if the page is held, in this state, and not marked; waits with `relax` while it is marked. `false` if it is not held in
-    /// this state.
+    /// Sets `mark`, if the page is held, in this state, and not marked; waits with `relax` while it is marked. `false`
+    /// if it is not held in this state.
     #[inline]
     pub(super) fn mark_if(&self, state: u64, mark: u64, relax: impl Fn()) -> bool {
         let mut head = self.load();
@@ -144,8 +144,8 @@ impl Head {
         false
     }
 
-    /// Exchanges the bits under `mask`, which are not the count's, if the page is held and they are `old`. A record that nobody holds
-    /// belongs to whoever has frozen the page, and is not written to.
+    /// Exchanges the bits under `mask`, which are not the count's, if the page is held and they are `old`. A record
+    /// that nobody holds belongs to whoever has frozen the page, and is not written to.
     #[inline]
     pub(super) fn exchange(&self, mask: u64, old: u64, new: u64) -> bool {
         let mut head = self.load();
@@ -158,8 +158,8 @@ impl Head {
         false
     }
 
-    /// Sets the bits under `mask`, which are not the count's, of a page that the caller holds to `new`, unless they are between `first` and
-    /// `last`: then `false`.
+    /// Sets the bits under `mask`, which are not the count's, of a page that the caller holds to `new`, unless they are
+    /// between `first` and `last`: then `false`.
     #[inline]
     pub(super) fn set_unless(&self, mask: u64, first: u64, last: u64, new: u64) -> bool {
         let mut head = self.load();

@@ -1,7 +1,8 @@
 //! Background reclaim: what a node's kswapd is asked for, how it does that, and when it has done enough.
 //!
 //! The kernel has a thread for each node, which sleeps until its node [is asked](PageAllocator::wants_balance) and then
-//! [balances](PageAllocator::balance) it. Whoever asks may hold any lock of the allocator's callers; the thread holds none.
+//! [balances](PageAllocator::balance) it. Whoever asks may hold any lock of the allocator's callers; the thread holds
+//! none.
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::*};
 

@@ -1,17 +1,17 @@
 //! Blocks that a later zone lends, for when the best zone of a request is exhausted.
 //!
-//! The fast path looks at one list only: the CPU's for the best zone. So that a page of a later zone does not cost a walk
-//! of the zonelist, the slow path puts a batch of the later zone's blocks on that list. The next allocations take them as
-//! if they were the best zone's own. A page that the CPU frees goes to the list of the zone that it belongs to. So a page
-//! of the best zone serves at once, and after the batch at most the slow path looks at the best zone again.
+//! The fast path looks at one list only: the CPU's for the best zone. So that a page of a later zone does not cost a
+//! walk of the zonelist, the slow path puts a batch of the later zone's blocks on that list. The next allocations take
+//! them as if they were the best zone's own. A page that the CPU frees goes to the list of the zone that it belongs to.
+//! So a page of the best zone serves at once, and after the batch at most the slow path looks at the best zone again.
 //!
 //! - A list may serve every request that prefers its zone, so what is lent must be fit for them all: requests that are
 //!   limited to a zone below NORMAL or to a node ([`STRICT`]) never take a block of another zone from a list, and zone
 //!   MOVABLE lends to another zone MOVABLE only.
 //! - A lent block counts as allocated from its own zone when it is lent. Until it is allocated it counts as free in the
 //!   list's zone: the sum over all zones is exact, each zone's share within a batch for each CPU.
-//! - A block leaves a list for the buddy of its own zone. Its page block's record says which that is; it is looked at only if
-//!   something has been lent to the list since its CPU last emptied it ([`Loans`]).
+//! - A block leaves a list for the buddy of its own zone. Its page block's record says which that is; it is looked at
+//!   only if something has been lent to the list since its CPU last emptied it ([`Loans`]).
 
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -27,12 +27,12 @@ use super::{Gfp, PageAllocator};
 /// Marks of requests that must not get a block of another zone than they name.
 pub(super) const STRICT: Gfp = Gfp::THISNODE.union(Gfp::DMA).union(Gfp::DMA32);
 
-/// How often something was lent to a CPU's lists for a zone, and up to which of these times it is known to be gone. Only the CPU
-/// itself changes them.
+/// How often something was lent to a CPU's lists for a zone, and up to which of these times it is known to be gone.
+/// Only the CPU itself changes them.
 ///
-/// Whoever takes a chain off a list reads `ended` before, and `made` afterwards. If the chain has a block of the `n`th time, `made`
-/// is at least `n`, since it was changed before the list had the block; and `ended` was less, since it only becomes `n` when
-/// the list is empty, and the block was there later.
+/// Whoever takes a chain off a list reads `ended` before, and `made` afterwards. If the chain has a block of the `n`th
+/// time, `made` is at least `n`, since it was changed before the list had the block; and `ended` was less, since it
+/// only becomes `n` when the list is empty, and the block was there later.
 pub(super) struct Loans {
     made: AtomicU32,
     ended: AtomicU32,
@@ -146,7 +146,8 @@ impl<M: Machine> PageAllocator<M> {
         (theirs, others)
     }
 
-    /// Gives the blocks of a chain to the buddy of their zone, a few under each hold of its lock: each may merge through all orders.
+    /// Gives the blocks of a chain to the buddy of their zone, a few under each hold of its lock: each may merge
+    /// through all orders.
     #[inline]
     fn drain_to(&self, zone: usize, order: u32, mut chain: Chain) {
         /// Blocks, or runs of pages, under one hold.
@@ -167,8 +168,8 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// Takes the pages off a chain that continue a run of single pages, upwards or downwards, as pages come back that were
-    /// mapped in order. Returns the first and the last page of the run.
+    /// Takes the pages off a chain that continue a run of single pages, upwards or downwards, as pages come back that
+    /// were mapped in order. Returns the first and the last page of the run.
     #[inline(always)]
     fn rest_of_run(&self, page: u32, chain: &mut Chain) -> (u32, u32) {
         let (mut first, mut last) = (page, page);
@@ -205,7 +206,8 @@ mod tests {
         (sim, held, best)
     }
 
-    /// Another CPU that drains the list does not say that nothing is lent any more: its own CPU may be taking a part of it.
+    /// Another CPU that drains the list does not say that nothing is lent any more: its own CPU may be taking a part of
+    /// it.
     #[test]
     fn only_its_cpu_says_that_nothing_is_lent_to_a_list() {
         let (sim, held, best) = lent();

@@ -1,9 +1,9 @@
 //! The page allocator's interface.
 //!
-//! An allocation goes, in this order, to the CPU's list for its best zone ([`crate::pcp`]: no lock, no loop), to the zones
-//! of its zonelist as far as their low watermarks allow ([`crate::zone`], [`crate::buddy`]; a later zone lends that list a
-//! batch, [`lend`]), and then to the slow path, which goes below those watermarks and reclaims ([`slow`]). A free goes to
-//! the CPU's list or to the buddy.
+//! An allocation goes, in this order, to the CPU's list for its best zone ([`crate::pcp`]: no lock, no loop), to the
+//! zones of its zonelist as far as their low watermarks allow ([`crate::zone`], [`crate::buddy`]; a later zone lends
+//! that list a batch, [`lend`]), and then to the slow path, which goes below those watermarks and reclaims ([`slow`]).
+//! A free goes to the CPU's list or to the buddy.
 //!
 //! Locks: a zone's ([`Rank::Zone`](crate::sync::Rank::Zone)), and never two of them; shrinkers are called without locks
 //! of this module.
@@ -337,8 +337,8 @@ impl<M: Machine> PageAllocator<M> {
         order < CACHED_ORDERS && !gfp.intersects(special) && self.trap.load(Relaxed) == 0
     }
 
-    /// The fast path: a block from this CPU's list for the request's best zone, its own or [lent](lend); its contents are
-    /// undefined.
+    /// The fast path: a block from this CPU's list for the request's best zone, its own or [lent](lend); its contents
+    /// are undefined.
     #[inline(always)]
     fn alloc_cached(&self, order: u32, gfp: Gfp) -> Result<Pfn, Empty> {
         let irq = self.machine.irq_save();

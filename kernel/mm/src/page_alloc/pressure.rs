@@ -19,8 +19,8 @@ pub trait Shrinker: Sync {
 
 /// What takes pages of programs out of memory.
 pub trait Reclaimer: Sync {
-    /// Frees about `target` pages of a node, in zones of kinds up to `highest`; returns how many it freed. The caller holds no
-    /// lock, and may sleep.
+    /// Frees about `target` pages of a node, in zones of kinds up to `highest`; returns how many it freed. The caller
+    /// holds no lock, and may sleep.
     fn reclaim(&self, node: usize, highest: usize, target: usize) -> usize;
 
     /// The same for pages of a control group and those below it, on any node.
@@ -29,8 +29,8 @@ pub trait Reclaimer: Sync {
         0
     }
 
-    /// Programs have put these pages on the list of what they have given up: whatever is there by now, it is tried before others. The
-    /// caller holds no spin lock.
+    /// Programs have put these pages on the list of what they have given up: whatever is there by now, it is tried
+    /// before others. The caller holds no spin lock.
     fn note_given_up(&self, pages: &[Pfn]) {
         let _ = pages;
     }
@@ -53,14 +53,14 @@ pub trait PressureHandler: Sync {
         false
     }
 
-    /// Nothing could be reclaimed of a control group that is at its limit: one of its processes is to be killed, by the calling thread, when
-    /// that holds no lock.
+    /// Nothing could be reclaimed of a control group that is at its limit: one of its processes is to be killed, by the
+    /// calling thread, when that holds no lock.
     fn group_out_of_memory(&self, group: u16) {
         let _ = group;
     }
 
-    /// An allocation failed that must not wait, and insisted (without NORETRY): memory may be had once the caller can wait.
-    /// Called with any lock held, and from interrupts.
+    /// An allocation failed that must not wait, and insisted (without NORETRY): memory may be had once the caller can
+    /// wait. Called with any lock held, and from interrupts.
     fn cannot_wait(&self, order: u32) {
         let _ = order;
     }

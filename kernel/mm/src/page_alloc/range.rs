@@ -54,7 +54,8 @@ impl<M: Machine> PageAllocator<M> {
         self.alloc_range_of(range, migrate, &|kind| kind != MigrateType::Isolate)
     }
 
-    /// As [`PageAllocator::alloc_range`], if the page blocks are of types that `is_wanted` accepts; others count as isolated.
+    /// As [`PageAllocator::alloc_range`], if the page blocks are of types that `is_wanted` accepts; others count as
+    /// isolated.
     pub(super) fn alloc_range_of(
         &self,
         range: Range<Pfn>,
@@ -131,8 +132,8 @@ impl<M: Machine> PageAllocator<M> {
         self.allows_long_term_pin(pfn) && self.frames().page(pfn).pin()
     }
 
-    /// Whether a page may be pinned here: not in a contiguous memory area, nor in zone MOVABLE. (A range elsewhere that is being
-    /// collected is not: whoever collects it meets the pin.)
+    /// Whether a page may be pinned here: not in a contiguous memory area, nor in zone MOVABLE. (A range elsewhere that
+    /// is being collected is not: whoever collects it meets the pin.)
     pub fn allows_long_term_pin(&self, pfn: Pfn) -> bool {
         self.topology().pageblocks.get(pfn).is_some_and(|block| {
             let movable_zone = usize::from(block.zone()) % ZoneKind::COUNT == ZoneKind::Movable as usize;

@@ -239,8 +239,8 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// One round: runs the shrinkers, takes pages of programs out of memory if that is not enough, drains all these from
-    /// per-CPU lists to the buddy, and releases the high-order atomic reserve. Returns the pages that were freed.
+    /// One round: runs the shrinkers, takes pages of programs out of memory if that is not enough, drains all these
+    /// from per-CPU lists to the buddy, and releases the high-order atomic reserve. Returns the pages that were freed.
     fn reclaim_once(&self, node: usize, demand: &Demand, gfp: Gfp) -> usize {
         self.machine.count(Event::AllocStall, 1);
         let target = RECLAIM_TARGET.max(2 << demand.order);

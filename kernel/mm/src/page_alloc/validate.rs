@@ -19,7 +19,8 @@ pub enum Imbalance {
     Free { zone: usize, counted: usize, found: usize },
     /// A page block's free count is wrong.
     Pageblock { pfn: Pfn, counted: u32, found: u32 },
-    /// Per-CPU lists hold another number of pages than say they are cached. (Of all zones: they lend each other blocks.)
+    /// Per-CPU lists hold another number of pages than say they are cached. (Of all zones: they lend each other
+    /// blocks.)
     Cached { counted: usize, found: usize },
     /// A free block is not aligned to its size, or its buddy is free too.
     Unmerged { pfn: Pfn, order: u32 },

@@ -32,7 +32,8 @@ pub struct FrameView {
     pub refs: u32,
     /// Of these, pins.
     pub pins: u32,
-    /// Of a page of user memory, the control group that it is charged to, by number, and the page's number in its owner.
+    /// Of a page of user memory, the control group that it is charged to, by number, and the page's number in its
+    /// owner.
     pub group: u16,
     /// See [`FrameView::group`].
     pub index: u64,
@@ -71,8 +72,9 @@ impl<M: Machine> PageAllocator<M> {
         })
     }
 
-    /// Looks at the frames of the page block with this number, a block of the buddy's (or a frame outside of all) at a time. Returns whether there is
-    /// memory. Others change blocks meanwhile: each frame is seen once, but what is said of neighbours may be of different moments.
+    /// Looks at the frames of the page block with this number, a block of the buddy's (or a frame outside of all) at a
+    /// time. Returns whether there is memory. Others change blocks meanwhile: each frame is seen once, but what is said
+    /// of neighbours may be of different moments.
     #[inline]
     pub fn look_at_block(&self, number: usize, mut each: impl FnMut(FrameRun)) -> bool {
         let Some(start) = self.block_start(number) else { return false };
@@ -92,8 +94,8 @@ impl<M: Machine> PageAllocator<M> {
         true
     }
 
-    /// How many frames of a page block there are of each state, by its number; `None` if there is no memory. As [`PageAllocator::look_at_block`]
-    /// would count them, with a few instructions for each.
+    /// How many frames of a page block there are of each state, by its number; `None` if there is no memory. As
+    /// [`PageAllocator::look_at_block`] would count them, with a few instructions for each.
     pub fn count_block(&self, number: usize) -> Option<[u16; PageState::NUMBERS]> {
         let start = self.block_start(number)?;
         let frames = self.frames();

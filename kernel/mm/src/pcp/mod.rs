@@ -116,7 +116,8 @@ impl PerCpuLists {
         }
     }
 
-    /// Takes a block from the stack at work. By its CPU, interrupts masked, as all that follow down to `count_allocated`.
+    /// Takes a block from the stack at work. By its CPU, interrupts masked, as all that follow down to
+    /// `count_allocated`.
     #[inline(always)]
     pub(crate) fn pop<M: Machine>(&self, frames: Frames<M>, list: List) -> Option<Pfn> {
         let page = list.pick(&self.active).pop(frames)?;

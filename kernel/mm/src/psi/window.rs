@@ -1,11 +1,13 @@
 //! Triggers: whether what stood still within a window of time has passed a threshold, as Linux's psi.rst describes it.
 //!
-//! Somebody [looks](Window::look) at the time that was stalled so far, every tenth of a window, as long as there are stalls; else nobody has to. What
-//! it has grown by from look to look is kept for eleven looks, which cover each window that has ended since the last one. Time within the
-//! first and the last of these steps cannot all be in one window, so they count for one step together, at most.
+//! Somebody [looks](Window::look) at the time that was stalled so far, every tenth of a window, as long as there are
+//! stalls; else nobody has to. What it has grown by from look to look is kept for eleven looks, which cover each window
+//! that has ended since the last one. Time within the first and the last of these steps cannot all be in one window, so
+//! they count for one step together, at most.
 //!
-//! So, if looks are on time: two events are never less than a window apart; a window in which the threshold is passed has an event in it, or a tenth
-//! of a window behind it at the latest; and before an event the threshold was passed within eleven tenths of a window, in which no event was.
+//! So, if looks are on time: two events are never less than a window apart; a window in which the threshold is passed
+//! has an event in it, or a tenth of a window behind it at the latest; and before an event the threshold was passed
+//! within eleven tenths of a window, in which no event was.
 
 /// Steps of a window.
 const STEPS: u64 = 10;
@@ -29,12 +31,14 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window of `size` begins, in which nothing has stalled; `total` has up to now. The threshold is not more than the window.
+    /// A window of `size` begins, in which nothing has stalled; `total` has up to now. The threshold is not more than
+    /// the window.
     pub const fn new(threshold: u64, size: u64, total: u64) -> Self {
         Self { threshold, size, total, grown: [0; KEPT], due: None, told: None }
     }
 
-    /// When somebody has to look again, if nothing stalls anew before that; `None` if only a stall makes a look necessary.
+    /// When somebody has to look again, if nothing stalls anew before that; `None` if only a stall makes a look
+    /// necessary.
     pub fn due(&self) -> Option<u64> {
         self.due
     }
@@ -44,8 +48,8 @@ impl Window {
         self.grown.iter().all(|grown| *grown == 0)
     }
 
-    /// Up to `now`, a time of `total` was stalled, and somebody stalls still (`is_stalled`). Whether that is an event. A look that is not due
-    /// changes nothing.
+    /// Up to `now`, a time of `total` was stalled, and somebody stalls still (`is_stalled`). Whether that is an event.
+    /// A look that is not due changes nothing.
     pub fn look(&mut self, now: u64, total: u64, is_stalled: bool) -> bool {
         if self.due.is_some_and(|due| now < due) {
             return false;
@@ -86,7 +90,8 @@ mod tests {
     const SIZE: u64 = 1000 * MS;
     const STEP: u64 = SIZE / STEPS;
 
-    /// Stalls and pauses in turn, in milliseconds, the first one a pause: what a look at any time finds, and when stalls begin.
+    /// Stalls and pauses in turn, in milliseconds, the first one a pause: what a look at any time finds, and when
+    /// stalls begin.
     struct Story {
         /// At the end of each millisecond.
         totals: Vec<u64>,
@@ -116,7 +121,8 @@ mod tests {
             self.totals.get(at + 1).is_some_and(|next| *next > self.totals[at])
         }
 
-        /// The milliseconds at which somebody who looks when a stall begins, and when it is due, finds events; and how often it looked.
+        /// The milliseconds at which somebody who looks when a stall begins, and when it is due, finds events; and how
+        /// often it looked.
         fn events(&self, threshold: u64) -> (Vec<usize>, usize) {
             let mut window = Window::new(threshold, SIZE, 0);
             let (mut events, mut looks) = (Vec::new(), 0);

@@ -12,7 +12,8 @@ pub struct Step {
     pub entry: Pte,
 }
 
-/// A table walk: one step a level, from the root to the entry that ends it. The last entry is a page, a block, or not present.
+/// A table walk: one step a level, from the root to the entry that ends it. The last entry is a page, a block, or not
+/// present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Path {
     steps: [Step; 4],

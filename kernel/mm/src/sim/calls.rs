@@ -1,6 +1,7 @@
 //! The calls by which the memory manager tells the hardware what it must know, each by its place in the source.
 //!
-//! A function that only passes such a call on says so by `#[cfg_attr(test, track_caller)]`: then the place is its caller's.
+//! A function that only passes such a call on says so by `#[cfg_attr(test, track_caller)]`: then the place is its
+//! caller's.
 
 use core::fmt;
 use std::panic::Location;

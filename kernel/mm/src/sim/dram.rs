@@ -8,7 +8,8 @@ use crate::buddy::MAX_ORDER;
 
 use super::config::Bank;
 
-/// Zeroed memory, as aligned as the largest block of frames is, that is never freed. The host backs it when it is touched.
+/// Zeroed memory, as aligned as the largest block of frames is, that is never freed. The host backs it when it is
+/// touched.
 pub(super) struct Zeroed(*mut u8, #[cfg_attr(not(test), expect(dead_code, reason = "only tests give it back"))] usize);
 
 // SAFETY: this is an address only; who may touch what lies there is the memory manager's business.

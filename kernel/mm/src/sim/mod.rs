@@ -243,8 +243,8 @@ impl Sim {
         self.tlb.counts()
     }
 
-    /// How often the calling thread has masked interrupts: what it did beside the fast paths, which do so once each, shows
-    /// in it.
+    /// How often the calling thread has masked interrupts: what it did beside the fast paths, which do so once each,
+    /// shows in it.
     pub fn times_masked() -> usize {
         TIMES_MASKED.get()
     }

@@ -1,5 +1,5 @@
-//! The arrays of a cache's CPUs: one page, 256 bytes a CPU, made with the cache. If there is no page for them, the cache
-//! works without arrays.
+//! The arrays of a cache's CPUs: one page, 256 bytes a CPU, made with the cache. If there is no page for them, the
+//! cache works without arrays.
 
 use crate::page_alloc::{Gfp, Machine};
 use crate::slab::array::Array;

@@ -1,4 +1,5 @@
-//! The boot options that check every object, and the room that they need in its cell. [`debug`](super::debug) acts on them.
+//! The boot options that check every object, and the room that they need in its cell. [`debug`](super::debug) acts on
+//! them.
 
 use crate::slab::report::Track;
 

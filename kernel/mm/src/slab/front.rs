@@ -1,16 +1,16 @@
 //! The common interface of the three back ends, and the per-CPU fast path.
 //!
-//! A CPU takes objects from, and gives them to, its own [`CpuSlab`](super::cache::CpuSlab) line with interrupts masked and nothing
-//! else: no lock, no atomic read-modify-write, no loop. Masking is cheaper here than Linux's per-CPU
+//! A CPU takes objects from, and gives them to, its own [`CpuSlab`](super::cache::CpuSlab) line with interrupts masked
+//! and nothing else: no lock, no atomic read-modify-write, no loop. Masking is cheaper here than Linux's per-CPU
 //! compare-and-exchange with a transaction number: two instructions on AArch64, and the section is some twenty
 //! instructions long.
 //!
 //! The line is filled by SLUB alone. With another back end, or a debug option that has to check every object, the line
-//! stays [empty](super::cache::CpuSlab::reset): the free list is empty and the slab's range matches no object, so that both
-//! directions take the slow path, which dispatches on the back end. So the choice costs the default nothing.
+//! stays [empty](super::cache::CpuSlab::reset): the free list is empty and the slab's range matches no object, so that
+//! both directions take the slow path, which dispatches on the back end. So the choice costs the default nothing.
 //!
-//! A link that unmangles to an invalid value is reported when it becomes the head, and an object freed twice in a row is
-//! reported at once.
+//! A link that unmangles to an invalid value is reported when it becomes the head, and an object freed twice in a row
+//! is reported at once.
 
 use core::ptr::NonNull;
 

@@ -4,8 +4,10 @@
 //! chosen once at boot.
 //!
 //! Floors, lowest first; none imports a higher one (`cargo xtask lint` checks it against this list):
-//! - `atomic`, [`spec`], [`state`]: the specification of a cache; a slab's counters in one word, and the rules for changing it.
-//! - [`lookup`], [`record`]: from a pointer to the record of its frame, and what that means while the frame is in a slab.
+//! - `atomic`, [`spec`], [`state`]: the specification of a cache; a slab's counters in one word, and the rules for
+//!   changing it.
+//! - [`lookup`], [`record`]: from a pointer to the record of its frame, and what that means while the frame is in a
+//!   slab.
 //! - [`demand`], [`report`]: the interpretation of GFP flags; reports of misused objects.
 //! - [`debug_flags`]: boot options for further checks.
 //! - [`geometry`]: the layout of objects in a slab.
@@ -20,7 +22,8 @@
 //! - [`front`]: the per-CPU fast path, and the choice of the back end behind it.
 //! - [`heap`], [`kmalloc`]: the heap; size classes, allocations of whole pages, `#[global_allocator]`. One floor, since
 //!   the heap consists of the caches of the classes.
-//! - [`visit`], [`validate`]: shrinking caches while others destroy them; comparing the counts with the lists, for tests.
+//! - [`visit`], [`validate`]: shrinking caches while others destroy them; comparing the counts with the lists, for
+//!   tests.
 //!
 //! Lock order: the list of caches ([`Rank::SlabCaches`]), a node of a cache ([`Rank::SlabNode`]), the page allocator.
 //! No pages are allocated or freed under the first two.

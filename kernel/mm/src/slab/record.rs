@@ -46,8 +46,8 @@ const _: () = {
     assert!(PageState::Free as u32 & NOT_SLAB != 0 && PageState::Cached as u32 & NOT_SLAB != 0);
 };
 
-/// In `owner`: the frames are one large allocation; above the bit stand the order, in four bits, and the highest zone that
-/// was allowed, in two.
+/// In `owner`: the frames are one large allocation; above the bit stand the order, in four bits, and the highest zone
+/// that was allowed, in two.
 pub(super) const LARGE: usize = 1;
 
 /// `owner` of a large allocation's first frame.

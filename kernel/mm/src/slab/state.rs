@@ -246,8 +246,8 @@ impl StateWord {
         old.free()
     }
 
-    /// Takes the own list of a slab that was on a partial list, which makes it full; `None` if that has more than `limit`
-    /// objects. The node's lock is held.
+    /// Takes the own list of a slab that was on a partial list, which makes it full; `None` if that has more than
+    /// `limit` objects. The node's lock is held.
     pub(super) fn empty_out(&self, limit: usize) -> Option<usize> {
         let mut old = self.load();
         while (old.objects() - old.inuse()) as usize <= limit {

@@ -52,7 +52,8 @@ impl<M: Machine> KmemCache<M> {
         if setup.backend == Backend::Slub { len } else { 0 }
     }
 
-    /// Free objects of the slabs on a list of a node, each of which is as `fits` says of its free objects and all of them.
+    /// Free objects of the slabs on a list of a node, each of which is as `fits` says of its free objects and all of
+    /// them.
     fn free_on(&self, setup: &Setup<M>, node: usize, list: &SlabList, fits: impl Fn(u32, u32) -> bool) -> usize {
         let (mut sum, mut len) = (0, 0);
         let mut next = list.first(self.machine);

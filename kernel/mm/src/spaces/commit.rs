@@ -1,8 +1,8 @@
 //! Commit accounting: how much memory processes have been promised, and whether they may be promised more.
 //!
 //! A promise covers mappings that can take memory of their own: private writable areas (`VmFlags::ACCOUNT` marks
-//! counted ones) and shared anonymous objects. An address space charges in [`Mm::promise`](crate::mm::Mm) and uncharges in
-//! `Mm::uncharge_rest`; an object does both itself. Nothing else calls [`Commit::charge`] and [`Commit::uncharge`].
+//! counted ones) and shared anonymous objects. An address space charges in [`Mm::promise`](crate::mm::Mm) and uncharges
+//! in `Mm::uncharge_rest`; an object does both itself. Nothing else calls [`Commit::charge`] and [`Commit::uncharge`].
 //!
 //! The count has one slot per CPU, so that promises on different CPUs do not contend; only mode 2 sums the slots.
 

@@ -149,8 +149,8 @@ impl<M: Machine> Spaces<M> {
         self.unlocks.load(Ordering::Relaxed)
     }
 
-    /// Whether a fifth of memory has to be written back: then whoever marks more pages writes back first, and memory that can be taken
-    /// without waiting for anybody is always there.
+    /// Whether a fifth of memory has to be written back: then whoever marks more pages writes back first, and memory
+    /// that can be taken without waiting for anybody is always there.
     #[inline]
     pub fn must_write_back(&self) -> bool {
         let marked = self.marked();

@@ -1,14 +1,14 @@
 //! Moves of pages that are under way, and the threads that wait for them.
 //!
-//! A thread that meets a migration entry knows only the old frame. It finds the move here, or the move is over. Moves and
-//! waiters are records on the stacks of their threads. There are few moves at a time; of waiters a program may have many, so
-//! they are woken some at a time. The lock (`Rank::WaitQueue`) protects all of them, and threads are woken under it: a waiter takes it once
-//! more before its record ends, so that it is not woken later.
+//! A thread that meets a migration entry knows only the old frame. It finds the move here, or the move is over. Moves
+//! and waiters are records on the stacks of their threads. There are few moves at a time; of waiters a program may have
+//! many, so they are woken some at a time. The lock (`Rank::WaitQueue`) protects all of them, and threads are woken
+//! under it: a waiter takes it once more before its record ends, so that it is not woken later.
 //!
 //! A move counts its migration entries, so that the walk that replaces them ends with the last one, however many spaces
 //! could have one. The mover counts those that it makes and replaces. A fork counts its copies, under the lock of the
-//! parent's table: the mover replaces the original after that, so the number does not reach 0 while a copy is left. Code
-//! that removes an entry does not change the number: it may be too large, and then the walk visits all spaces.
+//! parent's table: the mover replaces the original after that, so the number does not reach 0 while a copy is left.
+//! Code that removes an entry does not change the number: it may be too large, and then the walk visits all spaces.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
@@ -22,8 +22,8 @@ use crate::sync::{Rank, SpinLock};
 /// A move, in the list of all.
 pub struct Move {
     old: Pfn,
-    /// At least as many migration entries as stand for the page (apart from those that an earlier move of an object's page
-    /// has left over).
+    /// At least as many migration entries as stand for the page (apart from those that an earlier move of an object's
+    /// page has left over).
     entries: AtomicUsize,
     next: Cell<*const Move>,
     waiters: UnsafeCell<List>,
@@ -99,7 +99,8 @@ impl<M: Machine> Moves<M> {
         }
     }
 
-    /// Waits for the end of the move of the page at `old`, or until the thread is killed. `false` if there is no such move.
+    /// Waits for the end of the move of the page at `old`, or until the thread is killed. `false` if there is no such
+    /// move.
     pub fn wait(&self, old: Pfn) -> bool {
         let waiter = Waiter::new(self.machine.this_thread());
         let list = {

@@ -1,8 +1,9 @@
 //! Packed contents: objects of a size class, in blocks of one to four frames.
 //!
-//! A size class is a multiple of [`STEP`] bytes. A block's frames need not be contiguous; an object may lie across the end
-//! of one (as in Linux's zsmalloc), so that little is left over at the end of a block. A class has blocks of as many
-//! frames as leave least, with at most 64 objects. Allocation and free cost a few steps, whatever the store's size.
+//! A size class is a multiple of [`STEP`] bytes. A block's frames need not be contiguous; an object may lie across the
+//! end of one (as in Linux's zsmalloc), so that little is left over at the end of a block. A class has blocks of as
+//! many frames as leave least, with at most 64 objects. Allocation and free cost a few steps, whatever the store's
+//! size.
 
 use core::sync::atomic::Ordering::Relaxed;
 

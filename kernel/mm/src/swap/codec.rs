@@ -1,10 +1,10 @@
-//! Compression of pages. Contents that repeat one word are that word. Others are coded by words ([`words`]), in a tenth of the
-//! instructions that LZ4 takes; pages for which that is not worth while, and that may be text, by LZ4 (the crate `lz4_flex`).
-//! (Measured with pressbench's data, a quarter of whose words are random: 30 % of a page in some 7,000 instructions by words, 37 %
-//! in 65,000 by LZ4.)
+//! Compression of pages. Contents that repeat one word are that word. Others are coded by words ([`words`]), in a tenth
+//! of the instructions that LZ4 takes; pages for which that is not worth while, and that may be text, by LZ4 (the crate
+//! `lz4_flex`). (Measured with pressbench's data, a quarter of whose words are random: 30 % of a page in some 7,000
+//! instructions by words, 37 % in 65,000 by LZ4.)
 //!
-//! A *stream* is what one compression needs: tables, and a buffer, some 18 KiB. There is one for each CPU; a thread takes a free
-//! one, and may be preempted with it.
+//! A *stream* is what one compression needs: tables, and a buffer, some 18 KiB. There is one for each CPU; a thread
+//! takes a free one, and may be preempted with it.
 
 use alloc::alloc::Layout;
 use core::cell::UnsafeCell;
@@ -115,7 +115,8 @@ fn new_stream() -> Result<NonNull<UnsafeCell<Stream>>, AllocError> {
     // SAFETY: the layout's size is not 0.
     let place = NonNull::new(unsafe { alloc::alloc::alloc_zeroed(layout) }).ok_or(AllocError)?;
     let stream = place.cast::<UnsafeCell<Stream>>();
-    // SAFETY: the memory is new, and large enough. A table is plain data, which may be copied bit by bit; zeros are a buffer.
+    // SAFETY: the memory is new, and large enough. A table is plain data, which may be copied bit by bit; zeros are a
+    // buffer.
     unsafe {
         let table = &raw mut (*UnsafeCell::raw_get(stream.as_ptr())).table;
         ptr::copy_nonoverlapping(&raw const EMPTY, table, 1);

@@ -1,7 +1,8 @@
 //! Lists of frames of the store that have room, linked through their records.
 //!
-//! The first frame of each block, and each frame of slots' records, has the 24 bytes of [`Page::body`] as a [`Body`]. All
-//! accesses are under the store's lock, except reads of `next_frame`, which does not change while the block has objects.
+//! The first frame of each block, and each frame of slots' records, has the 24 bytes of [`Page::body`] as a [`Body`].
+//! All accesses are under the store's lock, except reads of `next_frame`, which does not change while the block has
+//! objects.
 //!
 //! [`Page::body`]: crate::page::Page::body
 

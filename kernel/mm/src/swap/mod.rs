@@ -127,7 +127,8 @@ impl<M: Machine> Swap<M> {
         }
     }
 
-    /// Switches swap on, once: `slots` pages at most, in `limit` frames at most. `streams` threads can compress at a time.
+    /// Switches swap on, once: `slots` pages at most, in `limit` frames at most. `streams` threads can compress at a
+    /// time.
     pub fn init(&self, slots: usize, limit: usize, streams: usize) -> Result<(), AllocError> {
         self.streams.init(streams)?;
         self.limit.store(limit, Relaxed);
@@ -151,8 +152,8 @@ impl<M: Machine> Swap<M> {
         store.used >= self.slots.load(Relaxed) || store.frames() >= self.limit.load(Relaxed)
     }
 
-    /// Stores the contents of a frame that nobody writes to, for the control group that the page is charged to. The caller is the slot's user. With
-    /// `even_raw`, contents that do not become smaller take a frame.
+    /// Stores the contents of a frame that nobody writes to, for the control group that the page is charged to. The
+    /// caller is the slot's user. With `even_raw`, contents that do not become smaller take a frame.
     pub fn write(&self, frame: PhysAddr, even_raw: bool, group: u16) -> Result<Slot, Refused> {
         // (There is no stream to wait for.)
         if !self.is_on() {

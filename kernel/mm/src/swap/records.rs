@@ -14,8 +14,8 @@ pub(super) struct Record {
     users: AtomicU32,
     /// Bytes of the contents; 0 if they repeat one word.
     len: AtomicU16,
-    /// Of a free record: the next free one in its frame plus 1, or 0. Else the object's number in its block; of a word, the control
-    /// group.
+    /// Of a free record: the next free one in its frame plus 1, or 0. Else the object's number in its block; of a word,
+    /// the control group.
     index: AtomicU16,
     /// The word; or the block's first frame, and in bits 63 to 48 the control group.
     place: AtomicU64,
@@ -145,7 +145,8 @@ impl<M: Machine> Records<M> {
     }
 
     fn at(&self, pfn: Pfn, i: usize) -> &'static Record {
-        // SAFETY: the frame holds records, `PER_FRAME` of them, and stays while one is in use or on the list of free ones.
+        // SAFETY: the frame holds records, `PER_FRAME` of them, and stays while one is in use or on the list of free
+        // ones.
         unsafe { &*self.machine.direct_map(pfn.addr()).cast::<Record>().add(i) }
     }
 

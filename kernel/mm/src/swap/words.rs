@@ -1,7 +1,7 @@
 //! A code for pages of words: pointers, counters, zeros, and the same words again and again.
 //!
-//! It is WKdm's kind (Wilson, Kaplan and Smaragdakis 1999), for words of 64 bits: a dictionary of the last words seen, 16 of
-//! them, by a hash of their upper 48 bits. Each word becomes a tag of two bits, and what the tag needs:
+//! It is WKdm's kind (Wilson, Kaplan and Smaragdakis 1999), for words of 64 bits: a dictionary of the last words seen,
+//! 16 of them, by a hash of their upper 48 bits. Each word becomes a tag of two bits, and what the tag needs:
 //!
 //! | tag | the word is | needs |
 //! | --- | --- | --- |
@@ -10,12 +10,12 @@
 //! | 2 | in the dictionary but for its lower 16 bits | 4 bits, and 16: those |
 //! | 3 | new | 64 bits |
 //!
-//! Four tags are a byte. The byte of four tags 1 says more: the four words are the last one before them that is not zero, and
-//! need nothing. (Four other words that are in the dictionary have tag 2 for the first one.) Such runs, and those of zeros,
-//! are most of what compressible pages have, and are coded and decoded at once.
+//! Four tags are a byte. The byte of four tags 1 says more: the four words are the last one before them that is not
+//! zero, and need nothing. (Four other words that are in the dictionary have tag 2 for the first one.) Such runs, and
+//! those of zeros, are most of what compressible pages have, and are coded and decoded at once.
 //!
-//! The code consists of words, since the kernel may be built without unaligned accesses. The first one has the numbers of
-//! places and of lower halves. Tags, new words, places and lower halves follow, each kind in words of its own.
+//! The code consists of words, since the kernel may be built without unaligned accesses. The first one has the numbers
+//! of places and of lower halves. Tags, new words, places and lower halves follow, each kind in words of its own.
 
 use super::{Damaged, WORDS};
 

@@ -22,8 +22,9 @@
 //!
 //! # The queue
 //! A thread that finds the lock taken polls a few times, since critical sections are short, and then queues and sleeps.
-//! - Only `write` excludes readers. When it is cleared, all queued readers get the lock: the first [`BATCH`] at once, and each of them
-//!   hands it to [`RELAY`] more, since how many there are is up to programs, and interrupts are masked meanwhile.
+//! - Only `write` excludes readers. When it is cleared, all queued readers get the lock: the first [`BATCH`] at once,
+//!   and each of them hands it to [`RELAY`] more, since how many there are is up to programs, and interrupts are masked
+//!   meanwhile.
 //! - The first intending writer in the queue is woken when `intent` is cleared, and competes for it: a running thread
 //!   may be faster. Handing the lock directly to the sleeper would make every later owner sleep as well, as long as two
 //!   threads compete. A thread that was woken and still found the lock taken sets `overdue`: then no other thread takes
@@ -225,8 +226,9 @@ impl<T, M: Machine> SharedLock<T, M> {
         self.machine.park(killable, &mut || {
             // Readers only get the lock by a grant.
             if wanted == Wanted::Intent && !won {
-                // The first call comes before the first sleep: the writer may have been woken already, when it was not asleep
-                // yet, and nobody wakes it again for that. It leaves the intent to a writer for whom it is overdue.
+                // The first call comes before the first sleep: the writer may have been woken already, when it was not
+                // asleep yet, and nobody wakes it again for that. It leaves the intent to a writer for whom it is
+                // overdue.
                 won = self.try_take(Wanted::Intent, if was_woken { INTENT } else { INTENT | OVERDUE });
                 if !won && was_woken {
                     self.word.fetch_or(OVERDUE, Ordering::Relaxed);

@@ -342,7 +342,8 @@ mod frames {
         (tables, VmSpace::new(machine, tables, range), calls)
     }
 
-    /// Areas near each other and far from each other end, and others take their addresses; answers the calls that led to.
+    /// Areas near each other and far from each other end, and others take their addresses; answers the calls that led
+    /// to.
     ///
     /// # Panics
     /// If addresses are used again before they are invalidated.

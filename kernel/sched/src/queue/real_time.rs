@@ -9,8 +9,8 @@ use crate::share::{Share, Tree};
 /// A turn of [`Policy::RoundRobin`], in nanoseconds, as on Linux.
 pub const ROUND: u64 = 100_000_000;
 
-/// Of each period (nanoseconds), real-time threads have at most `REAL_TIME` while others wait: Linux's defaults of `sched_rt_period_us`
-/// and `sched_rt_runtime_us`. So one that does not end leaves a shell to end it from.
+/// Of each period (nanoseconds), real-time threads have at most `REAL_TIME` while others wait: Linux's defaults of
+/// `sched_rt_period_us` and `sched_rt_runtime_us`. So one that does not end leaves a shell to end it from.
 const PERIOD: u64 = 1_000_000_000;
 const REAL_TIME: u64 = 950_000_000;
 

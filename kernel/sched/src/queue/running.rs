@@ -5,7 +5,8 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::class::Traits;
 use crate::share::{Share, virtually};
 
-/// Farther than this from the virtual time no thread is that shares by weight: 100 times what SCHED_IDLE may be with the longest slice.
+/// Farther than this from the virtual time no thread is that shares by weight: 100 times what SCHED_IDLE may be with
+/// the longest slice.
 const FAR: u64 = 1 << 43;
 
 /// What is known of the thread that runs: others may not look at its share.

@@ -55,7 +55,8 @@ fn weights() -> impl Strategy<Value = Vec<u32>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Each move makes the machine more even, also if a CPU goes by what it saw long ago; at last nobody has anything to take.
+    /// Each move makes the machine more even, also if a CPU goes by what it saw long ago; at last nobody has anything
+    /// to take.
     #[test]
     fn moves_come_to_an_end(cpus in prop::collection::vec(weights(), 2..8), turns in prop::collection::vec((0usize..8, any::<bool>()), 200)) {
         let squares = |machine: &Machine| machine.loads().iter().map(|load| u128::from(*load).pow(2)).sum::<u128>();
@@ -175,7 +176,8 @@ fn loops_spread_evenly() {
     }
 }
 
-/// Loops that are no multiple of the CPUs: over some seconds each has about its part of them. (Without turns one has twice as much as others.)
+/// Loops that are no multiple of the CPUs: over some seconds each has about its part of them. (Without turns one has
+/// twice as much as others.)
 #[test]
 fn what_is_left_over_takes_turns() {
     for (cpus, loops) in [(2, 3), (4, 5), (4, 7), (3, 7)] {

@@ -79,7 +79,8 @@ impl Socket {
         message.extra.child.take().ok_or(Errno::ECONNABORTED)
     }
 
-    /// Sleeps until `attempt` has an answer, for the time that the socket's options allow. EAGAIN when that is over; EINTR.
+    /// Sleeps until `attempt` has an answer, for the time that the socket's options allow. EAGAIN when that is over;
+    /// EINTR.
     pub(super) fn wait<T>(
         &self,
         receives: bool,
@@ -99,7 +100,8 @@ impl Socket {
     ) -> Result<T, Errno> {
         let limit = self.timeout(receives).load(core::sync::atomic::Ordering::Relaxed);
         let deadline = (limit != 0).then(|| crate::arch::timer::now_ns().saturating_add(limit));
-        // (Others hold what `attempt` waits for no longer than a copy takes, so whoever does not want to sleep may wait for that.)
+        // (Others hold what `attempt` waits for no longer than a copy takes, so whoever does not want to sleep may wait
+        // for that.)
         let cut = if nonblocking { Sleep::Killable } else { Sleep::Interruptible };
         match at.source.sleepers.wait_until(cut, deadline, attempt) {
             Ok(result) => result,

@@ -1,13 +1,14 @@
 //! Descriptors in messages (SCM_RIGHTS), and the collection of sockets that only such messages refer to.
 //!
-//! A message's descriptors are [`Rights`]. If sockets are among them, these are *in flight*: each knows in how many messages it is, and
-//! the socket where the message waits *carries* the rights. That changes under [`FLIGHT`] alone, so whoever has it sees a graph that
-//! stands still: a receiver gets descriptors only after the rights have *landed*, and a thread that would get a further reference to a socket from elsewhere needs
-//! one already, which the count of its open file shows.
+//! A message's descriptors are [`Rights`]. If sockets are among them, these are *in flight*: each knows in how many
+//! messages it is, and the socket where the message waits *carries* the rights. That changes under [`FLIGHT`] alone, so
+//! whoever has it sees a graph that stands still: a receiver gets descriptors only after the rights have *landed*, and
+//! a thread that would get a further reference to a socket from elsewhere needs one already, which the count of its
+//! open file shows.
 //!
-//! Whoever closes a descriptor of a socket in flight, or drops rights with sockets, [collects](collect). The descriptors of rights that are dropped may
-//! themselves be the last ones of sockets with messages, and so on: such rights go to a list, which one thread empties, so nothing
-//! recurses.
+//! Whoever closes a descriptor of a socket in flight, or drops rights with sockets, [collects](collect). The
+//! descriptors of rights that are dropped may themselves be the last ones of sockets with messages, and so on: such
+//! rights go to a list, which one thread empties, so nothing recurses.
 //!
 //! Lock order: `FLIGHT` before a socket's state and the list; nothing is dropped under it.
 
@@ -248,7 +249,8 @@ fn empty_doomed() {
     }
 }
 
-/// Drops a descriptor that is closed. If it was one of a socket in flight, it may have been the last one that anybody can reach.
+/// Drops a descriptor that is closed. If it was one of a socket in flight, it may have been the last one that anybody
+/// can reach.
 #[inline]
 pub fn closes(closed: Descriptor) {
     let is_flying =
@@ -283,7 +285,8 @@ impl Graph for InFlight<'_> {
     fn is_held(&self, socket: usize) -> bool {
         let flying = &self.sockets[socket].flying;
         let file = flying.file.load(Ordering::Relaxed);
-        // SAFETY: messages own the open file as long as the socket is in flight, which ends under the mutex that is held.
+        // SAFETY: messages own the open file as long as the socket is in flight, which ends under the mutex that is
+        // held.
         let file = core::mem::ManuallyDrop::new(unsafe { KArc::from_raw(file.cast_const()) });
         KArc::count(&file) > flying.messages.load(Ordering::Relaxed)
     }
@@ -309,8 +312,8 @@ impl Graph for InFlight<'_> {
 static IS_DUE: AtomicBool = AtomicBool::new(false);
 static IS_COLLECTED: AtomicBool = AtomicBool::new(false);
 
-/// Takes the messages of sockets that nobody can reach any more. Without memory for that it is done another time. What is dropped may call this
-/// again: then it is done once more, by the same thread, from the beginning.
+/// Takes the messages of sockets that nobody can reach any more. Without memory for that it is done another time. What
+/// is dropped may call this again: then it is done once more, by the same thread, from the beginning.
 pub fn collect() {
     IS_DUE.store(true, Ordering::Release);
     while IS_DUE.load(Ordering::Acquire) && !IS_COLLECTED.swap(true, Ordering::AcqRel) {

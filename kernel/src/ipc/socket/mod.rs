@@ -1,4 +1,5 @@
-//! Local sockets (AF_UNIX): streams, datagrams and sequenced packets (`docs/sockets.md`). What needs no machine is in [`quire_sockets`].
+//! Local sockets (AF_UNIX): streams, datagrams and sequenced packets (`docs/sockets.md`). What needs no machine is in
+//! [`quire_sockets`].
 //!
 //! - this file: a socket's state, its events, its end.
 //! - `names`: bound sockets by name.
@@ -6,8 +7,9 @@
 //! - `send`, `receive`: messages.
 //! - `flight`: descriptors in messages, and the collection of what nobody can receive.
 //!
-//! Lock order: a socket's state ([`Rank::Object`]) is locked alone: never two sockets' at once, and nothing is allocated or dropped, and
-//! nobody woken under it. What happens at both ends is done at one after the other. `flight`'s mutex comes before all of them.
+//! Lock order: a socket's state ([`Rank::Object`]) is locked alone: never two sockets' at once, and nothing is
+//! allocated or dropped, and nobody woken under it. What happens at both ends is done at one after the other.
+//! `flight`'s mutex comes before all of them.
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -133,7 +135,8 @@ pub struct Socket {
     flying: flight::Flying,
 }
 
-// SAFETY: the links are touched under the locks that they belong to; `flying` under the mutex of `flight`; the rest is `Sync`.
+// SAFETY: the links are touched under the locks that they belong to; `flying` under the mutex of `flight`; the rest is
+// `Sync`.
 unsafe impl Sync for Socket {}
 // SAFETY: as above.
 unsafe impl Send for Socket {}
@@ -257,7 +260,8 @@ impl Socket {
         events as u16 | room
     }
 
-    /// Whether a datagram of `sender`'s has to wait for a reader here; if `tells`, the sender is told when it has not any more.
+    /// Whether a datagram of `sender`'s has to wait for a reader here; if `tells`, the sender is told when it has not
+    /// any more.
     fn is_too_full_for(&self, sender: &KArc<Socket>, tells: bool) -> bool {
         let mut state = self.state.lock();
         let is_mutual = state.peer.as_ref().is_some_and(|peer| KArc::ptr_eq(peer, sender));
@@ -358,7 +362,8 @@ impl Socket {
         &self.options
     }
 
-    /// How much may be sent that was not received; with `receives`, a number that is kept and has no effect, as on Linux.
+    /// How much may be sent that was not received; with `receives`, a number that is kept and has no effect, as on
+    /// Linux.
     pub fn buffer(&self, receives: bool) -> &AtomicU32 {
         if receives { &self.receive_buffer } else { &self.send_buffer }
     }

@@ -1,8 +1,8 @@
-//! Bound sockets by name: an abstract name and the socket's kind, or the node that a server has made for it. A server knows only the
-//! node; its number never comes back, so a name that is removed or replaced leads nowhere else.
+//! Bound sockets by name: an abstract name and the socket's kind, or the node that a server has made for it. A server
+//! knows only the node; its number never comes back, so a name that is removed or replaced leads nowhere else.
 //!
-//! Lock order: a part of the table ranks as an object, and is held for a search. A socket is in it from bind until it is closed, so one that is
-//! found can be owned.
+//! Lock order: a part of the table ranks as an object, and is held for a search. A socket is in it from bind until it
+//! is closed, so one that is found can be owned.
 
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter};
 use quire_abi::Errno;
@@ -86,7 +86,8 @@ impl Socket {
         enter(this, Key::Abstract(this.kind, address), KArc::try_new(address)?)
     }
 
-    /// Binds it to any abstract name, unless it has one. ENOSPC if all are taken; EINTR if the thread is killed. O(names that are taken).
+    /// Binds it to any abstract name, unless it has one. ENOSPC if all are taken; EINTR if the thread is killed.
+    /// O(names that are taken).
     pub fn bind_any(this: &KArc<Self>) -> Result<(), Errno> {
         use core::sync::atomic::{AtomicU32, Ordering};
         const NAMES: u32 = 1 << 20;

@@ -79,7 +79,8 @@ pub struct Outgoing<'a> {
 }
 
 impl Socket {
-    /// Sends; returns how many bytes. EPIPE, with SIGPIPE for a stream; ENOTCONN, EAGAIN, EMSGSIZE and others as send(2).
+    /// Sends; returns how many bytes. EPIPE, with SIGPIPE for a stream; ENOTCONN, EAGAIN, EMSGSIZE and others as
+    /// send(2).
     pub fn send(this: &KArc<Self>, what: Outgoing<'_>) -> Result<usize, Errno> {
         match this.kind {
             Kind::Stream => {

@@ -1,4 +1,5 @@
-//! Builtins: commands that the shell runs itself because they affect its own process, or so that they work when no other can be made.
+//! Builtins: commands that the shell runs itself because they affect its own process, or so that they work when no
+//! other can be made.
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;

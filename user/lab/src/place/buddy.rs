@@ -1,10 +1,10 @@
 //! The buddy system: blocks of powers of two, each with exactly one neighbour that it can merge with.
 //!
-//! A request is rounded up to a power of two. If there is no free block of that size, a larger one is halved until there is; the
-//! lower half is used. A freed block checks its *buddy*, the other half of the block that both were split from. The address of
-//! the buddy differs in one bit, the one of the size. If the whole buddy is free, the two are merged, and the merged block checks
-//! its own buddy in turn. See Knowlton (1965) and Knuth, volume 1, section 2.5. Memory whose size is not a power of two starts as
-//! several blocks, as in a real kernel.
+//! A request is rounded up to a power of two. If there is no free block of that size, a larger one is halved until
+//! there is; the lower half is used. A freed block checks its *buddy*, the other half of the block that both were split
+//! from. The address of the buddy differs in one bit, the one of the size. If the whole buddy is free, the two are
+//! merged, and the merged block checks its own buddy in turn. See Knowlton (1965) and Knuth, volume 1, section 2.5.
+//! Memory whose size is not a power of two starts as several blocks, as in a real kernel.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;

@@ -1,13 +1,14 @@
 //! Compaction: moving blocks so that the holes between them become one.
 //!
-//! Compaction requires *dynamic relocation*. With *static relocation* the addresses of a program are bound when it is loaded, so
-//! it cannot be moved. If the hardware compares each address with a limit register and adds a base register, moving a program
-//! means copying it and changing its base.
+//! Compaction requires *dynamic relocation*. With *static relocation* the addresses of a program are bound when it is
+//! loaded, so it cannot be moved. If the hardware compares each address with a limit register and adds a base register,
+//! moving a program means copying it and changing its base.
 //!
 //! - *Static* never moves a block.
 //! - *Slide* moves all blocks down to the bottom of memory, in order: simple, but it copies the most.
-//! - *Evacuate* chooses the window of the requested size whose blocks are the cheapest to move into holes outside of it. Real
-//!   kernels make contiguous memory for devices in this way. If sliding is cheaper, or no window can be emptied, it slides.
+//! - *Evacuate* chooses the window of the requested size whose blocks are the cheapest to move into holes outside of
+//!   it. Real kernels make contiguous memory for devices in this way. If sliding is cheaper, or no window can be
+//!   emptied, it slides.
 //!
 //! Requests use first fit. Memory is compacted when no hole is large enough but the sum of all holes is.
 
@@ -109,8 +110,8 @@ fn slide(memory: &Memory) -> Vec<Move> {
     plan
 }
 
-/// The moves that empty the window of `size` bytes that has the least in it; the lowest one among equals. None if what is in
-/// each window has no room outside of it. A window begins or ends where a block does.
+/// The moves that empty the window of `size` bytes that has the least in it; the lowest one among equals. None if what
+/// is in each window has no room outside of it. A window begins or ends where a block does.
 fn cheapest_window(memory: &Memory, size: u64) -> Option<Vec<Move>> {
     let end = memory.blocks().last()?.end();
     let starts = memory.blocks().iter().flat_map(|block| [Some(block.start), block.end().checked_sub(size)]);
@@ -121,8 +122,8 @@ fn cheapest_window(memory: &Memory, size: u64) -> Option<Vec<Move>> {
     plans.min_by_key(|plan| cost(plan))
 }
 
-/// The moves that empty the window from `start` to `end`: the largest block first, each into the smallest hole outside that
-/// holds it.
+/// The moves that empty the window from `start` to `end`: the largest block first, each into the smallest hole outside
+/// that holds it.
 fn empty(memory: &Memory, start: u64, end: u64) -> Option<Vec<Move>> {
     let overlaps = |block: &&Block| block.is_used() && block.start < end && start < block.end();
     let mut inside: Vec<&Block> = memory.blocks().iter().filter(overlaps).collect();

@@ -5,7 +5,8 @@
 //! - *Best fit*: the smallest such hole, so that the remainder is as small as possible.
 //! - *Worst fit*: the largest hole, so that the remainder is still useful.
 //!
-//! Ties go to the lower address. Knuth (The Art of Computer Programming, volume 1, section 2.5) and Shore (1975) compare them.
+//! Ties go to the lower address. Knuth (The Art of Computer Programming, volume 1, section 2.5) and Shore (1975)
+//! compare them.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;

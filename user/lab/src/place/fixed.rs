@@ -3,11 +3,11 @@
 //! - *Equal size*: any free partition will do. A process that is larger than a partition can never run.
 //! - *Unequal size, one queue*: a process takes the smallest free partition that holds it. It may waste most of a large
 //!   partition, but it does not wait while a sufficient partition is free.
-//! - *Unequal size, a queue for each partition*: a process waits for the smallest partition that can hold it. This wastes less
-//!   memory inside partitions, but processes may wait while other partitions are free.
+//! - *Unequal size, a queue for each partition*: a process waits for the smallest partition that can hold it. This
+//!   wastes less memory inside partitions, but processes may wait while other partitions are free.
 //!
-//! Waiting processes enter in order of arrival when a partition is freed. Stallings (Operating Systems, "Fixed partitioning")
-//! shows the two disciplines.
+//! Waiting processes enter in order of arrival when a partition is freed. Stallings (Operating Systems, "Fixed
+//! partitioning") shows the two disciplines.
 
 use alloc::borrow::ToOwned;
 use alloc::collections::VecDeque;

@@ -1,8 +1,8 @@
 //! Memory as a list of blocks: the structure behind dynamic partitions, compaction and segments.
 //!
-//! The blocks are sorted by address and cover memory without gaps. Two holes are never adjacent within a region: a block that is
-//! freed is merged with its neighbours. There is one region, or several if the trace lists the initial holes; the memory between
-//! regions is in use by others and is not shown.
+//! The blocks are sorted by address and cover memory without gaps. Two holes are never adjacent within a region: a
+//! block that is freed is merged with its neighbours. There is one region, or several if the trace lists the initial
+//! holes; the memory between regions is in use by others and is not shown.
 
 use alloc::borrow::ToOwned;
 use alloc::format;

@@ -1,8 +1,8 @@
 //! Placement: where a request for memory is satisfied.
 //!
-//! Each scheme is a [`Placement`]. [`play`] passes a trace's requests to it one by one, records memory after each, and computes
-//! the figures from the recorded pieces, not from the scheme's own counters. [`swap`] and [`overlays`] decide what is in memory
-//! at all and have runners of their own.
+//! Each scheme is a [`Placement`]. [`play`] passes a trace's requests to it one by one, records memory after each, and
+//! computes the figures from the recorded pieces, not from the scheme's own counters. [`swap`] and [`overlays`] decide
+//! what is in memory at all and have runners of their own.
 
 pub mod buddy;
 pub mod compact;

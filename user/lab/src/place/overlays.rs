@@ -1,9 +1,10 @@
 //! Overlays: a program that is larger than memory keeps only those modules in memory that are needed together.
 //!
-//! The modules form a tree. A module is in memory together with its ancestors, which call it, and starts where its parent ends.
-//! Siblings are never needed together, so they start at the same address: one overlays the other. The memory that the program
-//! needs is that of the longest path from the root to a leaf. A call loads the module and those of its ancestors that are not in
-//! memory. The programmer has to design the tree; virtual memory made that unnecessary.
+//! The modules form a tree. A module is in memory together with its ancestors, which call it, and starts where its
+//! parent ends. Siblings are never needed together, so they start at the same address: one overlays the other. The
+//! memory that the program needs is that of the longest path from the root to a leaf. A call loads the module and those
+//! of its ancestors that are not in memory. The programmer has to design the tree; virtual memory made that
+//! unnecessary.
 
 use alloc::collections::BTreeMap;
 use alloc::format;

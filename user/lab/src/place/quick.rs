@@ -1,9 +1,9 @@
 //! Quick fit: free lists for the most frequently requested sizes.
 //!
-//! A freed block of such a size is not merged with its neighbours but kept on the list of its size. The next request of exactly
-//! this size takes it from there without a search. Requests of other sizes use first fit. If that fails, all lists are emptied,
-//! their blocks become holes, and the search is repeated. The kept blocks are the price: they fragment memory. See Weinstock
-//! and Wulf, "Quick Fit: an efficient algorithm for heap storage allocation" (1988).
+//! A freed block of such a size is not merged with its neighbours but kept on the list of its size. The next request of
+//! exactly this size takes it from there without a search. Requests of other sizes use first fit. If that fails, all
+//! lists are emptied, their blocks become holes, and the search is repeated. The kept blocks are the price: they
+//! fragment memory. See Weinstock and Wulf, "Quick Fit: an efficient algorithm for heap storage allocation" (1988).
 
 use alloc::collections::BTreeMap;
 use alloc::format;

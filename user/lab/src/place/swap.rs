@@ -1,14 +1,14 @@
 //! Swapping: whole processes are written to the disk and read back.
 //!
-//! A process arrives with `alloc`, gets the processor with `run`, and exits with `free`. It must be in memory as a whole when it
-//! arrives and when it runs. If there is no hole for it, other processes are swapped out until there is one. The variants differ
-//! in the choice of the victim:
+//! A process arrives with `alloc`, gets the processor with `run`, and exits with `free`. It must be in memory as a
+//! whole when it arrives and when it runs. If there is no hole for it, other processes are swapped out until there is
+//! one. The variants differ in the choice of the victim:
 //!
 //! - *Idle longest*: the process that has not run for the longest time.
 //! - *Largest*: the largest process.
 //!
-//! A transfer takes the latency of the disk plus the size divided by its rate. Early time-sharing systems worked this way (CTSS,
-//! early UNIX).
+//! A transfer takes the latency of the disk plus the size divided by its rate. Early time-sharing systems worked this
+//! way (CTSS, early UNIX).
 
 use alloc::format;
 use alloc::string::{String, ToString};

@@ -1,5 +1,5 @@
-//! Policies that learn of every access. No kernel can have them for memory that programs access directly; they show what
-//! would be possible.
+//! Policies that learn of every access. No kernel can have them for memory that programs access directly; they show
+//! what would be possible.
 //!
 //! - *OPT* and *LRU*: see [`crate::replace::order`].
 //! - *ARC* (Megiddo and Modha, 2003): a list for pages that were used once and one for those used again, each with the

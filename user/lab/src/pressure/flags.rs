@@ -1,13 +1,13 @@
 //! Policies that learn of accesses by access flags, as kernels do.
 //!
 //! - *Clock*: see [`crate::replace::bits`].
-//! - *Two lists*: as Linux without generations has it. New pages go to the inactive list. A page at its end whose flag is
-//!   set gets another turn, and the second time goes to the active list. If the active list is the longer one, its
-//!   last page goes to the inactive one, whatever its flag. A page that comes back goes to the active list if fewer pages
-//!   have left since it did than the active list has (the *refault distance*).
-//! - *Generations*: as Linux's multi-generational LRU has it. New pages go to the youngest generation. Pages leave from the
-//!   oldest one; a page whose flag is set goes to the youngest instead. When only two generations are left, a
-//!   walk over all tables makes a new one of all pages whose flag is set.
+//! - *Two lists*: as Linux without generations has it. New pages go to the inactive list. A page at its end whose flag
+//!   is set gets another turn, and the second time goes to the active list. If the active list is the longer one, its
+//!   last page goes to the inactive one, whatever its flag. A page that comes back goes to the active list if fewer
+//!   pages have left since it did than the active list has (the *refault distance*).
+//! - *Generations*: as Linux's multi-generational LRU has it. New pages go to the youngest generation. Pages leave from
+//!   the oldest one; a page whose flag is set goes to the youngest instead. When only two generations are left, a walk
+//!   over all tables makes a new one of all pages whose flag is set.
 
 use alloc::vec;
 use alloc::vec::Vec;

@@ -2,10 +2,11 @@
 //!
 //! Recency is how many other pages were used since a page's last use; its value at a use is the page's inter-reference
 //! recency (IRR). The pages of low IRR keep nearly all frames. The others pass through the rest, and one of them
-//! replaces a page of low IRR if its new IRR is below that page's recency: that is, if it was last used after the page of
-//! low IRR that has not been used for the longest time. So one sweep that is too large replaces nothing.
+//! replaces a page of low IRR if its new IRR is below that page's recency: that is, if it was last used after the page
+//! of low IRR that has not been used for the longest time. So one sweep that is too large replaces nothing.
 //!
-//! The stack has all pages that were used after that one, resident or not; the queue has the resident pages of high IRR.
+//! The stack has all pages that were used after that one, resident or not; the queue has the resident pages of high
+//! IRR.
 
 use alloc::vec;
 use alloc::vec::Vec;

@@ -1,17 +1,18 @@
-//! *LIRS by flags*: the test of [`super::lirs`] for a kernel, which learns of accesses by access flags only. CLOCK-Pro (Jiang, Chen
-//! and Zhang, 2005) is the model; instead of hands on one clock there are times, so that what is remembered of a page that
-//! left fits into a few bits.
+//! *LIRS by flags*: the test of [`super::lirs`] for a kernel, which learns of accesses by access flags only. CLOCK-Pro
+//! (Jiang, Chen and Zhang, 2005) is the model; instead of hands on one clock there are times, so that what is
+//! remembered of a page that left fits into a few bits.
 //!
 //! - *Hot* pages are in the order in which they were last seen used. They keep all frames but the cold ones.
-//! - *Cold* pages pass through a queue. In its first half a page's flag says nothing, since the access that brought it in has
-//!   set it. Then the flag is cleared, and a page that is used again in the second half takes the test.
+//! - *Cold* pages pass through a queue. In its first half a page's flag says nothing, since the access that brought it
+//!   in has set it. Then the flag is cleared, and a page that is used again in the second half takes the test.
 //! - A page that leaves is remembered by the time at which it had come. If it comes back, it takes the test.
 //! - *The test*: a page becomes hot if it was last used after the hot page that has not been seen used for the longest
 //!   time. Hot pages that were last seen before are looked at first: one that was used since moves to the end of the
 //!   order, and the first one that was not becomes cold in exchange.
 //!
-//! The time is the number of pages that have left, in steps of an eighth of the frames. Hot pages that were seen used in the same step are a
-//! *generation*. There are at most eight: while all are in use, the youngest one stays open for longer.
+//! The time is the number of pages that have left, in steps of an eighth of the frames. Hot pages that were seen used
+//! in the same step are a *generation*. There are at most eight: while all are in use, the youngest one stays open for
+//! longer.
 //!
 //! A page that comes back and passes shows that a longer queue would have kept it, so the queue may grow, up to a
 //! quarter of the frames; each one that fails makes it shorter, down to a sixteenth.
@@ -104,7 +105,8 @@ impl LirsByFlags {
         Some(page)
     }
 
-    /// Looks at the hot page that was seen used the longest time ago: it becomes cold, or is seen. Returns whether it is cold.
+    /// Looks at the hot page that was seen used the longest time ago: it becomes cold, or is seen. Returns whether it
+    /// is cold.
     fn look(&mut self) -> bool {
         let Some(page) = self.take_oldest() else { return false };
         let is_used = self.memory.flags.take(page);

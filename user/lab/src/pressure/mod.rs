@@ -1,9 +1,9 @@
 //! Page replacement under pressure: memory is a little too small, and there are thousands of frames.
 //!
-//! [`crate::replace`] shows each step of the textbooks' policies on a few frames. Here a [`Pattern`] makes the references,
-//! and only faults are counted, for sets of pages from a little less than memory to twice of it. The policies in [`exact`] and
-//! [`lirs`] learn of every access. A kernel does not: it looks at access flags. The policies in [`flags`] and
-//! [`lirs_flags`] do so, and their looks are counted too, since a look costs time.
+//! [`crate::replace`] shows each step of the textbooks' policies on a few frames. Here a [`Pattern`] makes the
+//! references, and only faults are counted, for sets of pages from a little less than memory to twice of it. The
+//! policies in [`exact`] and [`lirs`] learn of every access. A kernel does not: it looks at access flags. The policies
+//! in [`flags`] and [`lirs_flags`] do so, and their looks are counted too, since a look costs time.
 
 pub mod exact;
 pub mod flags;

@@ -1,8 +1,8 @@
 //! Belady's anomaly: all policies with one frame, two frames, three frames and so on.
 //!
-//! More frames should mean fewer faults. This holds for *stack algorithms* such as LRU and OPT: the pages in n frames are always
-//! a subset of the pages in n + 1 frames. FIFO is not a stack algorithm, and for some references an additional frame causes more
-//! faults (Belady, Nelson and Shedler, 1969).
+//! More frames should mean fewer faults. This holds for *stack algorithms* such as LRU and OPT: the pages in n frames
+//! are always a subset of the pages in n + 1 frames. FIFO is not a stack algorithm, and for some references an
+//! additional frame causes more faults (Belady, Nelson and Shedler, 1969).
 
 use alloc::collections::BTreeSet;
 use alloc::format;

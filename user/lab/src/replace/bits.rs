@@ -1,9 +1,12 @@
 //! Policies by the bits that hardware maintains: referenced and dirty.
 //!
-//! - *Second chance*: FIFO, except that a page whose reference bit is set moves to the end of the queue with the bit cleared.
-//! - *Clock*: the same policy with a hand that moves over the frames instead of a queue. Both always evict the same pages.
-//! - *NRU* (not recently used): each tick clears the reference bits. The class of a page is 2 if it is referenced, plus 1 if it
-//!   is dirty. The first page of the lowest class is evicted: a store before the last tick counts for less than a load since.
+//! - *Second chance*: FIFO, except that a page whose reference bit is set moves to the end of the queue with the bit
+//!   cleared.
+//! - *Clock*: the same policy with a hand that moves over the frames instead of a queue. Both always evict the same
+//!   pages.
+//! - *NRU* (not recently used): each tick clears the reference bits. The class of a page is 2 if it is referenced, plus
+//!   1 if it is dirty. The first page of the lowest class is evicted: a store before the last tick counts for less than
+//!   a load since.
 
 use alloc::collections::VecDeque;
 

@@ -1,9 +1,9 @@
 //! Page replacement: which page is evicted when a process needs a page and has no free frame.
 //!
-//! [`engine`] plays references on a fixed number of frames and asks a [`Policy`] for the victim. The policies are in [`order`] (by
-//! the order of events: FIFO, OPT, LRU, LFU), [`bits`] (by reference and dirty bits: second chance, clock, NRU) and [`recent`]
-//! (by the working set: working set, WSClock). [`belady`] plays all of them on one frame, two frames and so on. [`working_set`]
-//! shows how many pages a process needs over time.
+//! [`engine`] plays references on a fixed number of frames and asks a [`Policy`] for the victim. The policies are in
+//! [`order`] (by the order of events: FIFO, OPT, LRU, LFU), [`bits`] (by reference and dirty bits: second chance,
+//! clock, NRU) and [`recent`] (by the working set: working set, WSClock). [`belady`] plays all of them on one frame,
+//! two frames and so on. [`working_set`] shows how many pages a process needs over time.
 
 pub mod belady;
 pub mod bits;

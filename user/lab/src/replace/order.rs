@@ -1,8 +1,8 @@
 //! Policies by the order of events.
 //!
 //! - *FIFO* evicts the page that was loaded first. More frames can mean more faults (Belady's anomaly).
-//! - *OPT* evicts the page whose next use is farthest in the future. No policy causes fewer faults (Belady, 1966; Mattson and
-//!   others, 1970). It needs to know the future, so it serves as the measure for the others.
+//! - *OPT* evicts the page whose next use is farthest in the future. No policy causes fewer faults (Belady, 1966;
+//!   Mattson and others, 1970). It needs to know the future, so it serves as the measure for the others.
 //! - *LRU* evicts the page that has not been used for the longest time.
 //! - *LFU* evicts the page with the fewest uses since it was loaded; ties go to the page that was loaded first.
 

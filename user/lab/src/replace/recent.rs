@@ -1,14 +1,14 @@
 //! Policies by the working set: the pages that were used within a window of time.
 //!
-//! Tracking the exact set would take work at every reference. A kernel approximates it with the reference bit, which each tick
-//! clears, and with the time at which the bit was last found set. A page is outside of the working set if that time is before
-//! the window.
+//! Tracking the exact set would take work at every reference. A kernel approximates it with the reference bit, which
+//! each tick clears, and with the time at which the bit was last found set. A page is outside of the working set if
+//! that time is before the window.
 //!
-//! - *Working set*: scans all frames. The first page outside of the set is evicted; if there is none, the page that was last
-//!   seen the longest time ago.
-//! - *WSClock* (Carr and Hennessy, 1981): a hand moves over the frames and stops at the first clean page outside of the set. A
-//!   dirty page is written to the disk and skipped; it is clean when the hand comes again. Tanenbaum (Modern Operating Systems)
-//!   describes both.
+//! - *Working set*: scans all frames. The first page outside of the set is evicted; if there is none, the page that was
+//!   last seen the longest time ago.
+//! - *WSClock* (Carr and Hennessy, 1981): a hand moves over the frames and stops at the first clean page outside of the
+//!   set. A dirty page is written to the disk and skipped; it is clean when the hand comes again. Tanenbaum (Modern
+//!   Operating Systems) describes both.
 
 use super::order::least;
 use super::{Frame, Policy};

@@ -1,8 +1,8 @@
 //! The working set itself (Denning, 1968): the pages that a process used within its last references.
 //!
-//! Its size over time is the number of frames that the process needs. If the working sets of all processes exceed memory, each
-//! fault evicts a page that another process is about to use: *thrashing*. Here a page leaves memory as soon as it leaves the
-//! window, even if its frame is not needed.
+//! Its size over time is the number of frames that the process needs. If the working sets of all processes exceed
+//! memory, each fault evicts a page that another process is about to use: *thrashing*. Here a page leaves memory as
+//! soon as it leaves the window, even if its frame is not needed.
 
 use alloc::collections::BTreeMap;
 use alloc::format;

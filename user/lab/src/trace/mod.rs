@@ -19,8 +19,8 @@
 //! pattern sweep                 a pattern of references: see `Pattern`
 //! ```
 //!
-//! Sizes may end in K, M, G or T; times end in ns, us, ms or s. Each scheme uses the statements that concern it. A setting
-//! applies to the whole trace wherever it stands, and the command line can override it.
+//! Sizes may end in K, M, G or T; times end in ns, us, ms or s. Each scheme uses the statements that concern it. A
+//! setting applies to the whole trace wherever it stands, and the command line can override it.
 
 pub mod builtin;
 mod parse;

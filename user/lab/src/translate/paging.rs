@@ -1,9 +1,9 @@
 //! Paging, and segmented paging: memory is allocated in frames of one size, at any position.
 //!
-//! - *Paging*: each process has a page table. An address consists of a page number and an offset; the table maps the page to a
-//!   frame. Any free frame will do, so there is no external fragmentation; a part of the last page is wasted.
-//! - *Segmented paging*: each segment has a length and a page table of its own. The length is checked first. A table is only as
-//!   long as its segment. Multics and the 80386 work this way.
+//! - *Paging*: each process has a page table. An address consists of a page number and an offset; the table maps the
+//!   page to a frame. Any free frame will do, so there is no external fragmentation; a part of the last page is wasted.
+//! - *Segmented paging*: each segment has a length and a page table of its own. The length is checked first. A table is
+//!   only as long as its segment. Multics and the 80386 work this way.
 //!
 //! An `alloc` of the trace is a process for paging, and a segment for segmented paging.
 

@@ -1,8 +1,8 @@
 //! Segmentation: a program consists of a few segments (code, data, stack), each with a base and a limit.
 //!
-//! An address consists of a segment and an offset. The hardware reads the segment's entry, traps if the offset is not below the
-//! limit, and adds the base. A segment is contiguous, so memory suffers from external fragmentation as with dynamic partitions.
-//! If the trace gives no address, first fit chooses one.
+//! An address consists of a segment and an offset. The hardware reads the segment's entry, traps if the offset is not
+//! below the limit, and adds the base. A segment is contiguous, so memory suffers from external fragmentation as with
+//! dynamic partitions. If the trace gives no address, first fit chooses one.
 
 use alloc::format;
 use alloc::string::String;

@@ -1,8 +1,9 @@
 //! Multi-level page tables: tables that exist only for the used parts of an address space.
 //!
-//! An address is divided into an index for each level and an offset. The first index selects an entry of the top table, which
-//! points to a table of the next level, and so on; the last entry contains the frame. A table exists only if an address below it
-//! is used. In return a walk needs an access to memory for each level. The report also shows the size of a single flat table.
+//! An address is divided into an index for each level and an offset. The first index selects an entry of the top table,
+//! which points to a table of the next level, and so on; the last entry contains the frame. A table exists only if an
+//! address below it is used. In return a walk needs an access to memory for each level. The report also shows the size
+//! of a single flat table.
 
 use alloc::collections::BTreeSet;
 use alloc::format;

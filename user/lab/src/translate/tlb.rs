@@ -1,9 +1,9 @@
 //! The translation lookaside buffer: it keeps recent translations, so that most accesses need no walk.
 //!
-//! The TLB is fully associative with LRU replacement. An access costs the lookup in the TLB, on a miss a walk (one access to
-//! memory for each level of the page tables), and the access itself. The average is the *effective access time*. The setting
-//! `ratios` computes it from hit ratios, without references, as textbooks do. The settings `service` and `every` compute it for
-//! demand paging, in which one of `every` accesses causes a page fault.
+//! The TLB is fully associative with LRU replacement. An access costs the lookup in the TLB, on a miss a walk (one
+//! access to memory for each level of the page tables), and the access itself. The average is the *effective access
+//! time*. The setting `ratios` computes it from hit ratios, without references, as textbooks do. The settings `service`
+//! and `every` compute it for demand paging, in which one of `every` accesses causes a page fault.
 
 use alloc::format;
 use alloc::string::ToString;

@@ -1,4 +1,5 @@
-//! What drivers of disks do at first: they look for disks at their devices, and serve what they find as files of one directory.
+//! What drivers of disks do at first: they look for disks at their devices, and serve what they find as files of one
+//! directory.
 
 use alloc::boxed::Box;
 use core::ffi::CStr;
@@ -10,8 +11,9 @@ use quire_rt::device::{self, Device};
 use quire_rt::ipc::{self, Receiver};
 use quire_rt::{Errno, args, eprintln, fs};
 
-/// Drives the devices that the program was started with, as files in the directory that it was started with: the exit status. `find` looks for the
-/// disk of a device, which is let go where there is none (ENODEV), or where it cannot be used. Without a disk there is nothing to do.
+/// Drives the devices that the program was started with, as files in the directory that it was started with: the exit
+/// status. `find` looks for the disk of a device, which is let go where there is none (ENODEV), or where it cannot be
+/// used. Without a disk there is nothing to do.
 pub fn run<D: Disk + 'static>(program: &CStr, naming: Naming, find: impl Fn(Device) -> Result<D, Errno>) -> i32 {
     let told = program.to_string_lossy();
     let start = || -> Result<Option<(Receiver, Disks<'static>)>, Errno> {

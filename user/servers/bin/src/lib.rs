@@ -18,8 +18,8 @@ use quire_rt::{Errno, eprintln, io};
 /// The descriptor that init waits for the end of.
 const READY: i32 = 3;
 
-/// Says that the server is mounted, and serves until it cannot receive any more: the exit status. `answer` is told the sender's badge, the
-/// request, and how many bytes of text may be answered.
+/// Says that the server is mounted, and serves until it cannot receive any more: the exit status. `answer` is told the
+/// sender's badge, the request, and how many bytes of text may be answered.
 pub fn serve(name: &str, receiver: Receiver, answer: impl FnMut(u64, &Request<'_>, usize) -> Answer) -> i32 {
     serve_and_rest(name, receiver, &mut { answer })
 }

@@ -12,7 +12,8 @@ use crate::volume::Disks;
 /// The block size that programs use, without further meaning here.
 const BLOCK: u32 = 4096;
 
-/// Answers the request with this number, whose argument has the bytes `text`, for the volume `number`; `user` is whose request it is. ENOTTY.
+/// Answers the request with this number, whose argument has the bytes `text`, for the volume `number`; `user` is whose
+/// request it is. ENOTTY.
 pub fn control(disks: &mut Disks<'_>, number: u64, which: u64, text: &[u8], user: u32) -> Result<Answer, Errno> {
     let needs_root = matches!(which as usize, request::FLSBUF | request::RRPART);
     if needs_root && user != 0 {
@@ -50,7 +51,8 @@ fn copy(bytes: &[u8]) -> Result<Vec<u8>, Errno> {
     Ok(copy)
 }
 
-/// Discards the bytes that the argument names: where they begin, and how many. EINVAL for what are no whole sectors of the disk.
+/// Discards the bytes that the argument names: where they begin, and how many. EINVAL for what are no whole sectors of
+/// the disk.
 fn discard(disk: &mut dyn Disk, text: &[u8]) -> Result<(), Errno> {
     let word = |at: usize| text.get(at..at + 8).and_then(|word| word.try_into().ok()).map(u64::from_ne_bytes);
     let (start, len) = word(0).zip(word(8)).ok_or(Errno::EINVAL)?;

@@ -26,7 +26,8 @@ pub trait Disk {
     fn physical(&self) -> u32 {
         SECTOR as u32
     }
-    /// The content of `sectors` sectors from `sector` on is not needed any more; it may be all of the disk's. EOPNOTSUPP if the disk has no use for that.
+    /// The content of `sectors` sectors from `sector` on is not needed any more; it may be all of the disk's.
+    /// EOPNOTSUPP if the disk has no use for that.
     fn discard(&mut self, sector: u64, sectors: u64) -> Result<(), Errno> {
         let _ = (sector, sectors);
         Err(Errno::EOPNOTSUPP)
@@ -80,8 +81,8 @@ pub fn read(disk: &mut dyn Disk, at: u64, wanted: usize) -> Result<Vec<u8>, Errn
     Ok(all)
 }
 
-/// Writes bytes from a place on: how many, fewer at the disk's end. Of a sector that is written in part, the rest is read first. ENOSPC
-/// at the end, EROFS.
+/// Writes bytes from a place on: how many, fewer at the disk's end. Of a sector that is written in part, the rest is
+/// read first. ENOSPC at the end, EROFS.
 pub fn write(disk: &mut dyn Disk, at: u64, bytes: &[u8]) -> Result<usize, Errno> {
     if disk.is_read_only() {
         return Err(Errno::EROFS);

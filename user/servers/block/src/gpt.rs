@@ -1,5 +1,5 @@
-//! A table of GUIDs: a header in the second sector, with an array of entries, and both again at the disk's end. Each has a checksum. The crate
-//! `gpt_disk_types` has the form and the sums. (UEFI Specification 2.10, 5.3.)
+//! A table of GUIDs: a header in the second sector, with an array of entries, and both again at the disk's end. Each
+//! has a checksum. The crate `gpt_disk_types` has the form and the sums. (UEFI Specification 2.10, 5.3.)
 
 use alloc::vec::Vec;
 

@@ -1,4 +1,5 @@
-//! What drivers of disks share: a directory in which each disk and each of its partitions is a file, as a part of the protocol of `docs/names.md`.
+//! What drivers of disks share: a directory in which each disk and each of its partitions is a file, as a part of the
+//! protocol of `docs/names.md`.
 //!
 //! Floors, lowest first; none imports a higher one:
 //! - [`disk`]: what a driver provides, and transfers of any length by whole sectors.

@@ -1,5 +1,5 @@
-//! The table of a PC's disk: four entries in the first sector. One of them may be an extended partition, in which a chain of sectors of
-//! the same form names logical ones, from 5 on. The crate `gpt_disk_types` has the form.
+//! The table of a PC's disk: four entries in the first sector. One of them may be an extended partition, in which a
+//! chain of sectors of the same form names logical ones, from 5 on. The crate `gpt_disk_types` has the form.
 
 use gpt_disk_types::{MasterBootRecord, MbrPartitionRecord};
 use quire_abi::Errno;
@@ -17,7 +17,8 @@ const FIRST_LOGICAL: u32 = 5;
 /// The most links of a chain that are followed. (Linux numbers as many.)
 const LONGEST: usize = 60;
 
-/// What may be mounted of an extended partition: its first two sectors, as on Linux, so that nobody makes a file system of it by mistake.
+/// What may be mounted of an extended partition: its first two sectors, as on Linux, so that nobody makes a file system
+/// of it by mistake.
 const SHOWN: u64 = 2;
 
 /// Four entries.

@@ -1,7 +1,7 @@
 //! The partitions of a disk: what its table says, checked against the disk.
 //!
-//! A table may say anything. So what it names is bounded, lies on the disk, and overlaps nothing that came before; what does not is left out,
-//! and is said to be damage. The whole disk is there in any case.
+//! A table may say anything. So what it names is bounded, lies on the disk, and overlaps nothing that came before; what
+//! does not is left out, and is said to be damage. The whole disk is there in any case.
 
 use alloc::vec::Vec;
 use core::fmt;

@@ -116,8 +116,8 @@ impl Disk for Part<'_> {
     }
 }
 
-/// The number of a disk or partition. It follows from what it is, so that a file that is open when the driver is started again, or the
-/// table changed, refers to the same sectors or to nothing.
+/// The number of a disk or partition. It follows from what it is, so that a file that is open when the driver is
+/// started again, or the table changed, refers to the same sectors or to nothing.
 fn number_of(disk: usize, partition: u32, sectors: &Range<u64>) -> u64 {
     if partition == 0 {
         return FIRST + disk as u64;

@@ -178,8 +178,8 @@ impl<R: Registers> Host<R> {
         Ok(())
     }
 
-    /// Waits for a bit of the status, and clears it. ETIMEDOUT for a card that does not answer, EIO for all else that goes wrong; then the
-    /// lines are reset.
+    /// Waits for a bit of the status, and clears it. ETIMEDOUT for a card that does not answer, EIO for all else that
+    /// goes wrong; then the lines are reset.
     fn await_status(&mut self, wanted: u32) -> Result<(), Errno> {
         let end = self.registers.now() + PATIENCE;
         let mut looks = 0;

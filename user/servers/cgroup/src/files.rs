@@ -1,4 +1,5 @@
-//! The files of a group: what they say, and what writing to them does. Their names and forms are Linux's (cgroup-v2.rst).
+//! The files of a group: what they say, and what writing to them does. Their names and forms are Linux's
+//! (cgroup-v2.rst).
 
 use alloc::string::String;
 use core::fmt::Write;
@@ -125,8 +126,8 @@ fn subtree_control(_: &dyn Facts, group: &GroupInfo, out: &mut String) {
     write_controllers(out, group.distributes);
 }
 
-/// `+memory` or `-memory`, and the same with `pids`; all words or none. The root always distributes both. EBUSY for a group with processes, or below
-/// which somebody distributes it too; ENOENT if the group has it not itself.
+/// `+memory` or `-memory`, and the same with `pids`; all words or none. The root always distributes both. EBUSY for a
+/// group with processes, or below which somebody distributes it too; ENOENT if the group has it not itself.
 fn set_subtree_control(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno> {
     let (mut on, mut off) = (0, 0);
     for word in plain(text)?.split_ascii_whitespace() {

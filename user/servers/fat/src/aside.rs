@@ -1,5 +1,6 @@
-//! Files that were removed while they were open: they lie in a directory that nobody sees until they are closed. Nobody says when that is, so the
-//! kernel is asked from time to time. What a machine that stopped has left there goes with the first change.
+//! Files that were removed while they were open: they lie in a directory that nobody sees until they are closed. Nobody
+//! says when that is, so the kernel is asked from time to time. What a machine that stopped has left there goes with
+//! the first change.
 
 use alloc::format;
 use alloc::string::String;

@@ -31,7 +31,8 @@ impl<D: Disk> Tree<D> {
         Err(Errno::EPERM)
     }
 
-    /// The directory of the last name. EBUSY for `.`, `..` and the root, which have none to be moved; EPERM for a second name of one.
+    /// The directory of the last name. EBUSY for `.`, `..` and the root, which have none to be moved; EPERM for a
+    /// second name of one.
     pub(crate) fn parent_of(&self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         match &end.last {
             Last::Name(range) => {
@@ -71,7 +72,8 @@ impl<D: Disk> Tree<D> {
         Ok(Answer::default())
     }
 
-    /// Of permissions there is one attribute for a file that nobody may write; as on Linux, others change nothing. EPERM for another owner than root.
+    /// Of permissions there is one attribute for a file that nobody may write; as on Linux, others change nothing.
+    /// EPERM for another owner than root.
     pub(crate) fn set(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         let change = request.change()?;
         let slot = end.node.ok_or(Errno::ENOENT)?;

@@ -1,6 +1,8 @@
-//! What a file system lies on, and the cache of what is small: sectors of the allocation table, of directories, the edges of files.
+//! What a file system lies on, and the cache of what is small: sectors of the allocation table, of directories, the
+//! edges of files.
 //!
-//! What is written goes to the disk at once, in the order in which it comes: the order is what a power cut leaves. The cache is for reading.
+//! What is written goes to the disk at once, in the order in which it comes: the order is what a power cut leaves. The
+//! cache is for reading.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -73,7 +75,8 @@ impl<D: Disk> Cached<D> {
         Ok(Some(line))
     }
 
-    /// Reads a line, and those behind it if it follows one that was read: tables are read from their beginning to their end. `false` without memory.
+    /// Reads a line, and those behind it if it follows one that was read: tables are read from their beginning to their
+    /// end. `false` without memory.
     fn fetch(&mut self, number: u64) -> Result<bool, Errno> {
         let stream = self.ends.iter().position(|end| *end == number);
         let count = if stream.is_some() { AHEAD } else { 1 };

@@ -1,4 +1,5 @@
-//! What is remembered between two requests: which name led to which node, and what comes next in the file that was read last.
+//! What is remembered between two requests: which name led to which node, and what comes next in the file that was read
+//! last.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -11,8 +12,8 @@ const NAMES: usize = 1024;
 /// Bytes that are read at once where small pieces are asked for one after the other.
 pub const AHEAD: usize = 32 << 10;
 
-/// Names by directory, as they were asked for, and the numbers of their nodes. A node that is gone has a number that means nothing, so only a
-/// name that leads elsewhere must be taken out.
+/// Names by directory, as they were asked for, and the numbers of their nodes. A node that is gone has a number that
+/// means nothing, so only a name that leads elsewhere must be taken out.
 #[derive(Default)]
 pub struct Known {
     names: BTreeMap<(u64, Vec<u8>), u64>,

@@ -1,9 +1,9 @@
-//! FAT12, FAT16 and FAT32 with long names, as a server of the protocol of `docs/names.md`. The crate `hadris-fat` knows the format, and in which order
-//! what is written must come; here are the numbers by which the kernel knows files, the operations, what is cached, and what
-//! happens to a file system that is damaged (`docs/disks.md`).
+//! FAT12, FAT16 and FAT32 with long names, as a server of the protocol of `docs/names.md`. The crate `hadris-fat` knows
+//! the format, and in which order what is written must come; here are the numbers by which the kernel knows files, the
+//! operations, what is cached, and what happens to a file system that is damaged (`docs/disks.md`).
 //!
-//! Nothing in here is without a bound: walks along chains and directories end (`hadris-fat` finds loops), nodes and the cache have a most, and what
-//! memory there is not for is an error where it can be one.
+//! Nothing in here is without a bound: walks along chains and directories end (`hadris-fat` finds loops), nodes and the
+//! cache have a most, and what memory there is not for is an error where it can be one.
 //!
 //! Floors, lowest first; none imports a higher one:
 //! - [`disk`]: what a file system lies on, and its cache.

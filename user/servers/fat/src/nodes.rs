@@ -1,8 +1,9 @@
 //! Files and directories by number.
 //!
-//! The kernel keeps numbers of directories and open files for as long as it likes, and nobody says when it does not need them any more. So a number is a
-//! slot and how often that was used before: one whose node is gone is known to be, and never means another file. Of the
-//! nodes that were not used lately, those without others below them make room for new ones; their numbers are stale then.
+//! The kernel keeps numbers of directories and open files for as long as it likes, and nobody says when it does not
+//! need them any more. So a number is a slot and how often that was used before: one whose node is gone is known to be,
+//! and never means another file. Of the nodes that were not used lately, those without others below them make room for
+//! new ones; their numbers are stale then.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -93,8 +94,9 @@ impl Nodes {
         }
     }
 
-    /// Enters a node that was pinned once more: its slot; and nodes whose pins are to be dropped, the same one if it is known. ENOSPC.
-    /// Those for which `is_used` says so make no room for it: whoever has such a file open must go on to find it by this number.
+    /// Enters a node that was pinned once more: its slot; and nodes whose pins are to be dropped, the same one if it is
+    /// known. ENOSPC. Those for which `is_used` says so make no room for it: whoever has such a file open must go on to
+    /// find it by this number.
     pub fn enter(
         &mut self,
         id: NodeId,

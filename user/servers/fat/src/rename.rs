@@ -71,8 +71,8 @@ impl<D: Disk> Tree<D> {
         Ok(Answer::default())
     }
 
-    /// The name in the second text, in the second directory: that directory, the name, and what is there. ENOENT; ENOTDIR for a name with
-    /// a slash that is no directory's.
+    /// The name in the second text, in the second directory: that directory, the name, and what is there. ENOENT;
+    /// ENOTDIR for a name with a slash that is no directory's.
     fn old<'a>(&mut self, request: &Request<'a>) -> Result<(u32, &'a [u8], u32), Errno> {
         let inner = self.inner.get_mut();
         let directory = inner.nodes.slot(request.mode).ok_or(Errno::ENOENT)?;

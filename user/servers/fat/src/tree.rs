@@ -1,5 +1,5 @@
-//! Names, and what may be said of nodes. FAT knows no owners: all is root's, everybody may read and execute it, and of the permissions to
-//! write a file has an attribute for none.
+//! Names, and what may be said of nodes. FAT knows no owners: all is root's, everybody may read and execute it, and of
+//! the permissions to write a file has an attribute for none.
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;

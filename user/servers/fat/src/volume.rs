@@ -1,7 +1,8 @@
 //! The file system, and whether it may be written.
 //!
-//! A damaged table may say that a cluster is free which a file has, or that two files have it: whoever writes by such a table destroys what
-//! another file has. So the first change waits for a check of the whole file system; where that finds such damage, nothing is ever written.
+//! A damaged table may say that a cluster is free which a file has, or that two files have it: whoever writes by such a
+//! table destroys what another file has. So the first change waits for a check of the whole file system; where that
+//! finds such damage, nothing is ever written.
 
 use alloc::vec::Vec;
 
@@ -18,7 +19,8 @@ const POSITIONS: usize = 64;
 /// Names of one directory that are kept.
 const NAMES: usize = 256;
 
-/// Memory for the check: paths, and a bit for each cluster. It goes through the file system once for every million clusters.
+/// Memory for the check: paths, and a bit for each cluster. It goes through the file system once for every million
+/// clusters.
 const CHECK_MEMORY: usize = 1024 + (128 << 10);
 
 /// What is said about a file system.
@@ -125,8 +127,8 @@ impl<D: Disk> Volume<D> {
     }
 }
 
-/// Whether writing to a file system with this damage may destroy more of it. (Lost clusters, a chain that is too long, and marks that an
-/// interrupted change leaves do no harm.)
+/// Whether writing to a file system with this damage may destroy more of it. (Lost clusters, a chain that is too long,
+/// and marks that an interrupted change leaves do no harm.)
 fn destroys(detail: Detail) -> bool {
     matches!(
         detail,

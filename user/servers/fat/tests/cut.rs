@@ -1,5 +1,5 @@
-//! Power cuts: the disk has what was written before any write of a script, and nothing after it. What was synced is there, and the host's fsck finds no
-//! more than what such a disk may have.
+//! Power cuts: the disk has what was written before any write of a script, and nothing after it. What was synced is
+//! there, and the host's fsck finds no more than what such a disk may have.
 
 mod common;
 

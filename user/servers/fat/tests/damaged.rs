@@ -1,4 +1,5 @@
-//! Damaged file systems: right answers or errors, an end in any case, and never a write that destroys what another file has.
+//! Damaged file systems: right answers or errors, an end in any case, and never a write that destroys what another file
+//! has.
 
 mod common;
 
@@ -136,7 +137,8 @@ fn cross_links_are_never_written() {
     is_never_written(served, 1);
 }
 
-/// A chain that is too short for its file is an error where it ends, and what an interrupted change leaves is no reason not to write.
+/// A chain that is too short for its file is an error where it ends, and what an interrupted change leaves is no reason
+/// not to write.
 #[test]
 fn what_does_no_harm_may_be_written() {
     let mut bytes = original();

@@ -330,7 +330,8 @@ fn a_file_that_is_removed_while_it_is_open_stays_until_it_is_closed() {
     served.is_clean("aside.img");
 }
 
-/// What was read ahead is not read any more when it was changed; what a name led to is not found when it leads elsewhere.
+/// What was read ahead is not read any more when it was changed; what a name led to is not found when it leads
+/// elsewhere.
 #[test]
 fn nothing_old_is_read_or_found() {
     let mut served = mounted(made("old.img", 16 << 10, &["-F", "16"])).unwrap();

@@ -1,5 +1,5 @@
-//! What the kernel asks, and what a server answers: the messages of `docs/names.md`, decoded and encoded. Programs may call a server
-//! too, so nothing in a message is taken on trust.
+//! What the kernel asks, and what a server answers: the messages of `docs/names.md`, decoded and encoded. Programs may
+//! call a server too, so nothing in a message is taken on trust.
 
 use alloc::vec::Vec;
 
@@ -126,7 +126,8 @@ impl Answer {
         Self { words: [text.len() as u64, 0, 0, 0, 0, 0], text, ..Self::default() }
     }
 
-    /// A symbolic link is to be followed, whose directory has this number; what comes behind it in the path begins at `behind`.
+    /// A symbolic link is to be followed, whose directory has this number; what comes behind it in the path begins at
+    /// `behind`.
     pub fn link(directory: u64, behind: usize, text: Vec<u8>) -> Self {
         Self { label: LINK, words: [directory, behind as u64, text.len() as u64, 0, 0, 0], text, handle: None }
     }
@@ -136,8 +137,8 @@ impl Answer {
         Self { label: UP, words: [0, behind as u64, 0, 0, 0, 0], ..Self::default() }
     }
 
-    /// A link leads to what the process `pid` holds, one of [`held`](quire_abi::names::held); what comes behind it in the path begins at
-    /// `behind`.
+    /// A link leads to what the process `pid` holds, one of [`held`](quire_abi::names::held); what comes behind it in
+    /// the path begins at `behind`.
     pub fn held(pid: u32, behind: usize, what: u64, number: u32) -> Self {
         Self { label: HELD, words: [pid.into(), behind as u64, what, number.into(), 0, 0], ..Self::default() }
     }

@@ -1,4 +1,5 @@
-//! Triggers of memory pressure: what is written to `/proc/pressure/memory` and to a group's `memory.pressure`, in the form of Linux's psi.rst.
+//! Triggers of memory pressure: what is written to `/proc/pressure/memory` and to a group's `memory.pressure`, in the
+//! form of Linux's psi.rst.
 
 use quire_abi::Errno;
 use quire_abi::names::trigger as word;
@@ -18,8 +19,8 @@ pub struct Wanted {
     pub window: u64,
 }
 
-/// "some 150000 1000000": threshold and window in microseconds. It may end in a newline, and with a zero byte. EINVAL for anything else, and if
-/// the numbers make no sense.
+/// "some 150000 1000000": threshold and window in microseconds. It may end in a newline, and with a zero byte. EINVAL
+/// for anything else, and if the numbers make no sense.
 pub fn parse(text: &[u8]) -> Result<Wanted, Errno> {
     let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
     let text = core::str::from_utf8(&text[..end]).map_err(|_| Errno::EINVAL)?;
@@ -39,8 +40,8 @@ pub fn parse(text: &[u8]) -> Result<Wanted, Errno> {
     if is_sound(threshold, window) { Ok(Wanted { is_full, threshold, window }) } else { Err(Errno::EINVAL) }
 }
 
-/// The answer to a write to such a file: the kernel sets the trigger, of the group with this key. Windows of those who are not root are multiples of two
-/// seconds, as on Linux: EINVAL.
+/// The answer to a write to such a file: the kernel sets the trigger, of the group with this key. Windows of those who
+/// are not root are multiples of two seconds, as on Linux: EINVAL.
 pub fn answer(text: &[u8], who: &impl Who, group: u64) -> Result<Answer, Errno> {
     let wanted = parse(text)?;
     if !who.is_root() && !wanted.window.is_multiple_of(PERIOD) {

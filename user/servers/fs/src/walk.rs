@@ -1,4 +1,5 @@
-//! The walk along a path within one file system, to its last part, to a link that is to be followed, or out of the root.
+//! The walk along a path within one file system, to its last part, to a link that is to be followed, or out of the
+//! root.
 
 use core::ops::Range;
 
@@ -76,8 +77,8 @@ impl End {
         }
     }
 
-    /// The last part's name, which is to be removed. For what is no name: EISDIR, and of rmdir EINVAL for `.`, ENOTEMPTY for `..`, EBUSY for
-    /// an empty path.
+    /// The last part's name, which is to be removed. For what is no name: EISDIR, and of rmdir EINVAL for `.`,
+    /// ENOTEMPTY for `..`, EBUSY for an empty path.
     pub fn name_to_remove<'p>(&self, path: &'p [u8], is_rmdir: bool) -> Result<&'p [u8], Errno> {
         match &self.last {
             Last::Name(range) => Ok(&path[range.clone()]),
@@ -109,7 +110,8 @@ pub enum Walked<N> {
     Up(usize),
 }
 
-/// Walks from a directory. ENOENT, ENOTDIR, EACCES, ENAMETOOLONG. O(parts of the path), each by a look into one directory.
+/// Walks from a directory. ENOENT, ENOTDIR, EACCES, ENAMETOOLONG. O(parts of the path), each by a look into one
+/// directory.
 pub fn walk<F: Names>(
     names: &F,
     who: &impl Who,

@@ -1,6 +1,7 @@
 //! Which files there are, and their numbers.
 //!
-//! A number has a kind in its highest bits; behind it are a process, a thread or descriptor of it, and a file, as far as the kind has them.
+//! A number has a kind in its highest bits; behind it are a process, a thread or descriptor of it, and a file, as far
+//! as the kind has them.
 
 use core::fmt;
 
@@ -45,7 +46,8 @@ pub type Set = fn(&dyn Facts, &[u8]) -> Result<(), Errno>;
 /// Writes a text about the machine.
 pub type Written = fn(&dyn Facts, &mut Out) -> fmt::Result;
 
-/// The fixed names: the path of the directory, the name, what it is. The first is the root of /proc; what begins with a slash is in /sys.
+/// The fixed names: the path of the directory, the name, what it is. The first is the root of /proc; what begins with a
+/// slash is in /sys.
 pub const FIXED: &[(&str, &str, Fixed)] = &[
     ("", "", Fixed::Directory("")),
     ("", "buddyinfo", Fixed::File(machine::buddyinfo)),
@@ -381,8 +383,8 @@ impl Tree<'_> {
         Ok(Some(Subject { facts: self.0, process, thread, is_open: self.may_inspect(pid, who) }))
     }
 
-    /// Whether somebody may inspect a process, as Linux's `ptrace_may_access` decides: it is their own, they are root, or it has no other
-    /// user or group than theirs and has not been made private.
+    /// Whether somebody may inspect a process, as Linux's `ptrace_may_access` decides: it is their own, they are root,
+    /// or it has no other user or group than theirs and has not been made private.
     pub fn may_inspect(&self, pid: u32, who: &impl Who) -> bool {
         if who.is_root() || self.0.caller().0 == pid {
             return true;

@@ -1,5 +1,5 @@
-//! The part of a text that is asked for. A file's text is written from its beginning, or from a mark, and what is outside of the part is
-//! not kept: however long the text is, the server holds what one answer has room for.
+//! The part of a text that is asked for. A file's text is written from its beginning, or from a mark, and what is
+//! outside of the part is not kept: however long the text is, the server holds what one answer has room for.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -63,7 +63,8 @@ impl fmt::Write for Out {
     }
 }
 
-/// Places where reading went on last, of a few readers and files: so that reading a long text in pieces writes each part of it once.
+/// Places where reading went on last, of a few readers and files: so that reading a long text in pieces writes each
+/// part of it once.
 pub struct Marks {
     all: [Option<(Key, Mark)>; MARKS],
     next: usize,

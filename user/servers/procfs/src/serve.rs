@@ -138,8 +138,8 @@ fn open(tree: &Tree<'_>, request: &Request<'_>, node: Node, subject: Option<&Sub
     Ok(found(tree, node, subject))
 }
 
-/// EACCES unless the caller may access a node so: by its permissions, and where it says what is in a process's memory, if the caller may inspect
-/// that. What nobody can write is not written by root either.
+/// EACCES unless the caller may access a node so: by its permissions, and where it says what is in a process's memory,
+/// if the caller may inspect that. What nobody can write is not written by root either.
 fn permit(
     tree: &Tree<'_>,
     request: &Request<'_>,
@@ -225,7 +225,8 @@ fn ended(error: Errno) -> Errno {
     if error == Errno::ENOENT { Errno::ESRCH } else { error }
 }
 
-/// What was open to whoever opened it may be read by those that it was passed on to, but not what is in a process's memory.
+/// What was open to whoever opened it may be read by those that it was passed on to, but not what is in a process's
+/// memory.
 fn permit_still(
     tree: &Tree<'_>,
     request: &Request<'_>,

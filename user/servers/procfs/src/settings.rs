@@ -1,4 +1,5 @@
-//! Texts of /proc/sys, and what writing there does. Those that only root may write are written by root alone whoever has opened them.
+//! Texts of /proc/sys, and what writing there does. Those that only root may write are written by root alone whoever
+//! has opened them.
 
 use core::fmt::{self, Write};
 

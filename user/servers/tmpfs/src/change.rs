@@ -56,8 +56,8 @@ impl<O: Objects> Tree<O> {
         Ok(Answer::default())
     }
 
-    /// The name in the second text, in the second directory: that directory, the name, and what is there. ENOENT; ENOTDIR for a name with
-    /// a slash that is no directory's.
+    /// The name in the second text, in the second directory: that directory, the name, and what is there. ENOENT;
+    /// ENOTDIR for a name with a slash that is no directory's.
     pub(crate) fn old<'a>(&self, request: &Request<'a>) -> Result<(u32, &'a [u8], u32), Errno> {
         let directory = self.table.slot(request.mode).ok_or(Errno::ENOENT)?;
         let slashes = request.text.iter().rev().take_while(|byte| **byte == b'/').count();
@@ -69,7 +69,8 @@ impl<O: Objects> Tree<O> {
         Ok((directory, name, node))
     }
 
-    /// The directory of the last name. EBUSY for `.`, `..` and the root, which have none to be moved; EPERM for a second name of one.
+    /// The directory of the last name. EBUSY for `.`, `..` and the root, which have none to be moved; EPERM for a
+    /// second name of one.
     pub(crate) fn parent_of(&self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         match &end.last {
             Last::Name(range) => {

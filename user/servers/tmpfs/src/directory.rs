@@ -1,8 +1,9 @@
-//! The names in a directory: by name, and in the order in which they came, so that whoever lists them while others come and go
-//! meets each that stays once.
+//! The names in a directory: by name, and in the order in which they came, so that whoever lists them while others come
+//! and go meets each that stays once.
 //!
-//! Entries lie in the order of their places. A removed one stays as a gap until there are too many of them, and a sorted list of indices
-//! leads from a name to its entry. All memory is asked for before anything is changed, so want of it is an error and no end of the server.
+//! Entries lie in the order of their places. A removed one stays as a gap until there are too many of them, and a
+//! sorted list of indices leads from a name to its entry. All memory is asked for before anything is changed, so want
+//! of it is an error and no end of the server.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -84,8 +85,8 @@ impl Directory {
         Some(node)
     }
 
-    /// Keeps the room for entries within four times what is needed: moves to new lists if there is memory for them, else waits for the next
-    /// removal. Amortised, O(log n) for each.
+    /// Keeps the room for entries within four times what is needed: moves to new lists if there is memory for them,
+    /// else waits for the next removal. Amortised, O(log n) for each.
     fn give_back(&mut self) {
         let there = self.sorted.len();
         if self.entries.capacity() <= 4 * (there + 1) {

@@ -1,5 +1,5 @@
-//! tmpfs: a tree of names in memory. The content of its files is not here: each is a memory object of the kernel's, to which the
-//! tree has a handle, and which has the file's attributes too.
+//! tmpfs: a tree of names in memory. The content of its files is not here: each is a memory object of the kernel's, to
+//! which the tree has a handle, and which has the file's attributes too.
 //!
 //! Nothing in here sleeps, recurses, or fails by a panic, whatever is asked: nodes, names and their bytes are
 //! bounded ([`table::MOST`], [`tree::MOST_BYTES`]), and want of memory is ENOSPC.

@@ -45,8 +45,8 @@ impl<O: Objects> Tree<O> {
         self.table.slots().find(has)
     }
 
-    /// The path of a directory, or one of a file's. ENOENT for a file without a name, ENAMETOOLONG. O(names of the directories on the way), and of a
-    /// file O(names in all directories).
+    /// The path of a directory, or one of a file's. ENOENT for a file without a name, ENAMETOOLONG. O(names of the
+    /// directories on the way), and of a file O(names in all directories).
     pub(crate) fn path(&self, slot: u32) -> Result<Answer, Errno> {
         let mut parts: Vec<&[u8]> = Vec::new();
         let (mut at, mut len) = (slot, 0);

@@ -73,8 +73,8 @@ impl<O: Objects> Tree<O> {
         Ok(Answer::default())
     }
 
-    /// Whether the caller may move a node from its directory to another one, over or in exchange with what is there. EACCES, EPERM; EISDIR and ENOTDIR
-    /// if one of both is a directory, and they are not exchanged.
+    /// Whether the caller may move a node from its directory to another one, over or in exchange with what is there.
+    /// EACCES, EPERM; EISDIR and ENOTDIR if one of both is a directory, and they are not exchanged.
     fn check_rename(
         &self,
         identity: (u32, u32),

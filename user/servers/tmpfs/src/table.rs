@@ -1,5 +1,5 @@
-//! Nodes by number. A number is a slot and how often the slot was used before, so that none comes back while the server lives. Counts begin
-//! at a number of the server's, so that a new server does not know the numbers of a former one.
+//! Nodes by number. A number is a slot and how often the slot was used before, so that none comes back while the server
+//! lives. Counts begin at a number of the server's, so that a new server does not know the numbers of a former one.
 
 use alloc::vec::Vec;
 

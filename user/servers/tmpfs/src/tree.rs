@@ -1,4 +1,5 @@
-//! The tree: nodes with names, and the steps that change it. A step either is done whole, or has an error and nothing was done.
+//! The tree: nodes with names, and the steps that change it. A step either is done whole, or has an error and nothing
+//! was done.
 
 use quire_abi::Errno;
 use quire_fs::request::{Answer, Found};
@@ -187,7 +188,8 @@ impl<O: Objects> Tree<O> {
         if may { Ok(()) } else { Err(Errno::EACCES) }
     }
 
-    /// Whether the caller may remove a name of this node from a directory: EACCES, and EPERM for another's in a sticky one.
+    /// Whether the caller may remove a name of this node from a directory: EACCES, and EPERM for another's in a sticky
+    /// one.
     pub(crate) fn check_removable(&self, identity: (u32, u32), directory: u32, node: u32) -> Result<(), Errno> {
         self.check_writable(identity, directory)?;
         let (place, asker) = (self.owned(directory), self.asker(identity));

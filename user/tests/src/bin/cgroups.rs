@@ -1,5 +1,5 @@
-//! cgroups: control groups by their files. What a group's processes have is charged to it, its limits hold, and who is beyond them is
-//! killed, and nobody else.
+//! cgroups: control groups by their files. What a group's processes have is charged to it, its limits hold, and who is
+//! beyond them is killed, and nobody else.
 
 #![no_std]
 #![no_main]

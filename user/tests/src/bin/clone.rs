@@ -37,8 +37,8 @@ fn main() -> i32 {
     checks.finish()
 }
 
-/// A child that shares memory, with a stack of its own and the flags and the exit signal of `flags`. It must use raw calls
-/// alone.
+/// A child that shares memory, with a stack of its own and the flags and the exit signal of `flags`. It must use raw
+/// calls alone.
 fn beside(flags: usize, entry: extern "C" fn(usize) -> !, word: &AtomicU32) -> i32 {
     let stack = map(4 * PAGE, RW) + 4 * PAGE;
     let flags = flags | Clone::VM.bits() as usize;

@@ -93,8 +93,8 @@ fn try_all(outcomes: &mut [Result<usize, Errno>], times: usize) {
     }
 }
 
-/// What this process sees of a round: pages lent, and what comes of taking the areas while there is no other memory, when
-/// there is some, and after the borrower's end.
+/// What this process sees of a round: pages lent, and what comes of taking the areas while there is no other memory,
+/// when there is some, and after the borrower's end.
 #[derive(Clone, Copy)]
 struct Seen {
     lent: u64,

@@ -48,7 +48,8 @@ fn blocks(checks: &mut Checks) {
     used(checks);
 }
 
-/// What frames are used for, counted by page block and one by one, agrees with a zone's free pages, and with memory that this program has.
+/// What frames are used for, counted by page block and one by one, agrees with a zone's free pages, and with memory
+/// that this program has.
 fn used(checks: &mut Checks) {
     let agree =
         || info::records::<ZoneInfo>().enumerate().all(|(number, zone)| free_of(number as u32) == Some(zone.free));

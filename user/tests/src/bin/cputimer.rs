@@ -1,4 +1,5 @@
-//! cputimer: what happens after so much CPU time: timers of setitimer and timer_create, RLIMIT_CPU, and the clocks of others.
+//! cputimer: what happens after so much CPU time: timers of setitimer and timer_create, RLIMIT_CPU, and the clocks of
+//! others.
 
 #![no_std]
 #![no_main]

@@ -34,8 +34,8 @@ const ALARMS: [Alarm; 2] = [
         },
         hear: |device| device.write(0, 0x1c, 4, 1),
     },
-    // A host controller for cards (SD Host Controller Simplified Specification 3.00, 2.2): power and clock on, the end of a command as the
-    // only cause, command 0. Nobody needs to be there.
+    // A host controller for cards (SD Host Controller Simplified Specification 3.00, 2.2): power and clock on, the end
+    // of a command as the only cause, command 0. Nobody needs to be there.
     Alarm {
         name: c"brcm,bcm2711-emmc2",
         ask: |device| {

@@ -1,4 +1,5 @@
-//! elsewhere: the memory of other processes (process_vm_readv, process_vm_writev, process_madvise), and policies of scheduling.
+//! elsewhere: the memory of other processes (process_vm_readv, process_vm_writev, process_madvise), and policies of
+//! scheduling.
 
 #![no_std]
 #![no_main]

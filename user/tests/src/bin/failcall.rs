@@ -178,8 +178,8 @@ fn programs(checks: &mut Checks) {
     checks.ok((20..499).contains(&failures), "it met failures");
 }
 
-/// A call that cannot be put aside stays where it is. Those that could are not answered before the end, so that their handles need
-/// more and more memory.
+/// A call that cannot be put aside stays where it is. Those that could are not answered before the end, so that their
+/// handles need more and more memory.
 fn messages(checks: &mut Checks) {
     let receiver = Receiver::new().expect("an endpoint for the test");
     let sender = receiver.sender(0).expect("a sender for the test");

@@ -1,5 +1,5 @@
-//! fatal: a signal whose action is to end the process ends it at once, as KILL does, also where only a kill ends a sleep
-//! or long work.
+//! fatal: a signal whose action is to end the process ends it at once, as KILL does, also where only a kill ends a
+//! sleep or long work.
 
 #![no_std]
 #![no_main]

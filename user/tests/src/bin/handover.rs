@@ -1,5 +1,5 @@
-//! handover: calls between threads that wait for each other, so that the CPU is handed from one straight to the other, and all
-//! that can end such a wait in another way.
+//! handover: calls between threads that wait for each other, so that the CPU is handed from one straight to the other,
+//! and all that can end such a wait in another way.
 
 #![no_std]
 #![no_main]

@@ -1,5 +1,5 @@
-//! huge: memory that is mapped by blocks of 2 MiB. What programs see is the same with and without; how much of it is mapped so is checked where a
-//! block was to be had.
+//! huge: memory that is mapped by blocks of 2 MiB. What programs see is the same with and without; how much of it is
+//! mapped so is checked where a block was to be had.
 
 #![no_std]
 #![no_main]

@@ -1,5 +1,5 @@
-//! What the kernel keeps of servers' names: it is never older than the last change, whoever makes that, and is given only to whoever may
-//! have it; a server's consent is needed, and ends with the server.
+//! What the kernel keeps of servers' names: it is never older than the last change, whoever makes that, and is given
+//! only to whoever may have it; a server's consent is needed, and ends with the server.
 
 #![no_std]
 #![no_main]
@@ -291,8 +291,8 @@ fn users(checks: &mut Checks) {
     );
 }
 
-/// Runs `look` in three processes while this one repeats `change` with 0, 1, 0, … `look` is told what was last: an answer that does not
-/// fit, and during which nothing changed, is a failure.
+/// Runs `look` in three processes while this one repeats `change` with 0, 1, 0, … `look` is told what was last: an
+/// answer that does not fit, and during which nothing changed, is a failure.
 fn race(change: impl Fn(u64), look: impl Fn(u64) -> bool) -> bool {
     const ROUNDS: u64 = 80;
     let [state, end, ..] = shared_counters();

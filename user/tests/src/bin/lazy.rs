@@ -1,4 +1,5 @@
-//! lazy: pages that are given up by MADV_FREE, pages that will be needed (MADV_WILLNEED), and whole processes that are taken out.
+//! lazy: pages that are given up by MADV_FREE, pages that will be needed (MADV_WILLNEED), and whole processes that are
+//! taken out.
 //!
 //! MADV_PAGEOUT does at once what pressure does some day. Without swap only what needs none is checked.
 

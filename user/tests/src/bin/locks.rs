@@ -67,7 +67,8 @@ fn flock(fd: i32, operation: u32) -> Result<usize, Errno> {
     raw(nr::FLOCK, [fd as usize, operation as usize])
 }
 
-/// What is in the way of an exclusive lock of another process from `start` on: kind, place, length, and whether it is this process's.
+/// What is in the way of an exclusive lock of another process from `start` on: kind, place, length, and whether it is
+/// this process's.
 fn seen_by_another(start: i64, len: i64) -> (i16, i64, i64, bool) {
     let me = process::getpid();
     let (from, to) = io::pipe(0).expect("a pipe");

@@ -1,5 +1,5 @@
-//! message: calls between processes and threads, replies now and later, signals, deadlines, and what each side sees when
-//! the other goes.
+//! message: calls between processes and threads, replies now and later, signals, deadlines, and what each side sees
+//! when the other goes.
 
 #![no_std]
 #![no_main]

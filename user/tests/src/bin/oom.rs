@@ -1,5 +1,5 @@
-//! oom: out of memory, the process that uses most is killed, whether it sleeps or asks for more, and the others go on, with no
-//! error from their calls.
+//! oom: out of memory, the process that uses most is killed, whether it sleeps or asks for more, and the others go on,
+//! with no error from their calls.
 //!
 //! Filling memory takes time, so this test runs on small machines only.
 

@@ -430,7 +430,8 @@ fn clock_set(checks: &mut Checks) {
     checks.eq((delete(point), delete(span)), (Ok(0), Ok(0)), "and both go");
 }
 
-/// Thousands of timers, all due at once, with signals that nobody takes; on a small machine, as many as half of what a user may have.
+/// Thousands of timers, all due at once, with signals that nobody takes; on a small machine, as many as half of what a
+/// user may have.
 fn many(checks: &mut Checks) {
     let limit = process::prlimit(rlimit::SIGPENDING, None).map_or(0, |limit| limit.cur);
     let count = (limit / 2).min(2000) as i32;

@@ -51,8 +51,8 @@ fn flags(checks: &mut Checks) {
     checks.eq(set(pr::GET_NO_NEW_PRIVS, 0), Ok(0), "but not its parent");
 }
 
-/// Memory without huge pages, for itself, its children and the programs that they start. (What that means for memory is shown
-/// by `huge`.)
+/// Memory without huge pages, for itself, its children and the programs that they start. (What that means for memory is
+/// shown by `huge`.)
 fn huge_pages(checks: &mut Checks) {
     checks.eq(set(pr::GET_THP_DISABLE, 0), Ok(0), "a process may get huge pages");
     checks.fails(prctl(pr::SET_THP_DISABLE, [1, 1, 0, 0]), Errno::EINVAL, "which it refuses with no more than that");

@@ -1,5 +1,5 @@
-//! priority: nice values, policies and real-time priorities: who may have which, and what they are worth. With an argument: how long a thread that
-//! wakes waits beside others.
+//! priority: nice values, policies and real-time priorities: who may have which, and what they are worth. With an
+//! argument: how long a thread that wakes waits beside others.
 
 #![no_std]
 #![no_main]
@@ -273,7 +273,8 @@ fn real_time(checks: &mut Checks) {
     let mut parts = [0; 2];
     let has_come = until(|| raw(nr::SCHED_GETSCHEDULER, [pids[1] as usize]) == Ok(FIFO));
     let before = pids.map(cpu_time);
-    // 19 to 1. (A host that stops the CPU lengthens the turn of whoever has it; the longer both run, the less that weighs.)
+    // 19 to 1. (A host that stops the CPU lengthens the turn of whoever has it; the longer both run, the less that
+    // weighs.)
     let goes_first = until(|| {
         parts = [0, 1].map(|i| cpu_time(pids[i]) - before[i]);
         // It may have begun late in a period, and have all of it and most of the next one.
@@ -284,8 +285,8 @@ fn real_time(checks: &mut Checks) {
     checks.ok(parts[0] > 0, "and leaves something for the others");
 }
 
-/// One that needs next to nothing, beside loops on its CPU. It preempts them, and with SCHED_BATCH waits for the end of a slice. Only where the
-/// host's time does not count (`--icount`).
+/// One that needs next to nothing, beside loops on its CPU. It preempts them, and with SCHED_BATCH waits for the end of
+/// a slice. Only where the host's time does not count (`--icount`).
 fn sleepers(checks: &mut Checks) {
     const SLEEPS: u64 = 50;
     let pids = spinners([|| (); 3]);

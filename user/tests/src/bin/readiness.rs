@@ -134,8 +134,8 @@ fn polling(checks: &mut Checks) {
     let _ = io::close(fd);
 }
 
-/// While a thread waits for a pipe and a counter, another one ends or replaces the pipe's descriptor, and then makes the
-/// counter or the old pipe ready.
+/// While a thread waits for a pipe and a counter, another one ends or replaces the pipe's descriptor, and then makes
+/// the counter or the old pipe ready.
 fn closing(checks: &mut Checks) {
     #[derive(Clone, Copy, PartialEq)]
     enum Then {

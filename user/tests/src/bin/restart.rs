@@ -122,7 +122,8 @@ fn limited(checks: &mut Checks) {
     moved(checks);
 }
 
-/// Such a call that has moved some bytes when its process is stopped says how many when that goes on, and the next one is not affected.
+/// Such a call that has moved some bytes when its process is stopped says how many when that goes on, and the next one
+/// is not affected.
 fn moved(checks: &mut Checks) {
     let mut ends = [0_i32; 2];
     let made = raw(nr::SOCKETPAIR, [UNIX, STREAM, 0, ends.as_mut_ptr() as usize]);

@@ -1,5 +1,5 @@
-//! rlimits: RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_SIGPENDING, and the calls that set limits. The test of mlock covers
-//! RLIMIT_MEMLOCK.
+//! rlimits: RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_SIGPENDING, and the calls that set limits. The test of mlock
+//! covers RLIMIT_MEMLOCK.
 
 #![no_std]
 #![no_main]
@@ -215,8 +215,8 @@ fn beside() -> i32 {
     MAY_END.store(0, SeqCst);
     let flags = Clone::VM.bits() as usize | sig::CHLD as usize;
     let nowhere = core::ptr::null_mut();
-    // SAFETY: one process at a time uses the stack, which is 16-byte aligned: callers wait for its end. `enter` does not return, and
-    // uses nothing that belongs to this thread; these flags store no number anywhere.
+    // SAFETY: one process at a time uses the stack, which is 16-byte aligned: callers wait for its end. `enter` does
+    // not return, and uses nothing that belongs to this thread; these flags store no number anywhere.
     let pid = unsafe { arch::clone_thread(flags, (&raw mut STACK).add(1) as usize, nowhere, 0, nowhere, enter, 0) };
     until(|| FOUND.load(SeqCst) != 0);
     pid as i32
@@ -246,8 +246,8 @@ fn shared_space(checks: &mut Checks) {
     checks.exits(as_another, 1, "who is root no more may lock no more than its limit");
 }
 
-/// A user's processes have as many records of pending signals together as each one's limit says. What a signal without a record
-/// loses is its sender.
+/// A user's processes have as many records of pending signals together as each one's limit says. What a signal without
+/// a record loses is its sender.
 fn pending_signals(checks: &mut Checks) {
     const RT: u32 = 40;
     let accepted = |pid: i32, most: usize| (0..most).take_while(|i| queue(pid, RT, *i as u64).is_ok()).count();
@@ -299,8 +299,8 @@ fn pending_signals(checks: &mut Checks) {
         let child = |run: &dyn Fn() -> bool| start(|| run() as i32).and_then(waitpid) == Ok(Status::Exited(1));
         let me = getpid();
         let by_child = || accepted(getpid(), 10) == 2 && queue(me, RT, 0) == Err(Errno::EAGAIN);
-        // (The end of a child is a signal to be recorded; it is taken.) What was sent to the child counts no more when the
-        // wait for it returns.
+        // (The end of a child is a signal to be recorded; it is taken.) What was sent to the child counts no more when
+        // the wait for it returns.
         let again = || child(&by_child) && take(sig::CHLD).is_ok();
         accepted(me, 3) == 3 && (0..50).all(|_| again()) && accepted(me, 10) == 2
     });

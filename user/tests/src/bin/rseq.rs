@@ -22,8 +22,8 @@ quire_rt::entry!(main);
 const SIGNATURE: u32 = 0xd428_bc00;
 const LEN: usize = rseq::SIZE as usize;
 
-// rseq_add(record, counters, section, spins): in the section adds 1 to the counter of this CPU, after `spins` rounds of a loop; 0 if
-// that was done, 1 if it was aborted.
+// rseq_add(record, counters, section, spins): in the section adds 1 to the counter of this CPU, after `spins` rounds of
+// a loop; 0 if that was done, 1 if it was aborted.
 global_asm!(
     "
     .global rseq_add, rseq_start, rseq_end, rseq_abort
@@ -335,8 +335,8 @@ fn barriers(checks: &mut Checks) {
     checks.ok(true, "a barrier aborts a section on another CPU");
 }
 
-/// Each of two threads stores its word and then reads the other's, one with a compiler's barrier, the other with membarrier: not both
-/// find nothing.
+/// Each of two threads stores its word and then reads the other's, one with a compiler's barrier, the other with
+/// membarrier: not both find nothing.
 fn crossing(checks: &mut Checks) {
     const ROUNDS: u64 = 200;
     static WORDS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];

@@ -81,8 +81,8 @@ fn end(pids: &[i32]) {
     }
 }
 
-/// Whether shares of time come to be even. A host that stops the machine for a while lengthens the turn of whoever runs then;
-/// the longer all of them run, the less that weighs.
+/// Whether shares of time come to be even. A host that stops the machine for a while lengthens the turn of whoever runs
+/// then; the longer all of them run, the less that weighs.
 fn in_the_long_run(is_even: impl FnMut() -> bool) -> bool {
     time::sleep_ms(1000);
     until(is_even)

@@ -1,5 +1,5 @@
-//! Shared memory and files in memory in swap: pages that go out by MADV_PAGEOUT or because memory is short are what they were, for
-//! mappings and for calls.
+//! Shared memory and files in memory in swap: pages that go out by MADV_PAGEOUT or because memory is short are what
+//! they were, for mappings and for calls.
 //!
 //! Without swap there is nothing to check. Memory runs short on small machines only.
 

@@ -45,8 +45,8 @@ extern "C" fn note_first(signal: i32, _: *const Info, _: *mut u8) {
     let _ = FIRST.compare_exchange(0, signal as u32, SeqCst, SeqCst);
 }
 
-/// The mask of `rt_sigsuspend` holds for one sleep: when a stop ends that, what the mask has kept back is delivered before
-/// the call starts again.
+/// The mask of `rt_sigsuspend` holds for one sleep: when a stop ends that, what the mask has kept back is delivered
+/// before the call starts again.
 fn masks(checks: &mut Checks) {
     let pid = start(|| {
         for signal in [sig::USR1, sig::USR2] {

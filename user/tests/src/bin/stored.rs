@@ -1,4 +1,5 @@
-//! Stored files: what the kernel does with a file whose server keeps its content, and with one whose server lies about it.
+//! Stored files: what the kernel does with a file whose server keeps its content, and with one whose server lies about
+//! it.
 
 #![no_std]
 #![no_main]

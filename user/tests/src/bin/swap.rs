@@ -1,5 +1,5 @@
-//! swap: pages that go out by MADV_PAGEOUT or because memory is short keep their contents, whatever these are and whoever maps
-//! them.
+//! swap: pages that go out by MADV_PAGEOUT or because memory is short keep their contents, whatever these are and
+//! whoever maps them.
 //!
 //! Without swap there is nothing to check. Memory runs short on small machines only.
 

@@ -1,4 +1,5 @@
-//! tasks: how many processes and threads a control group may have, and a user. A fork bomb leaves room for others, and is ended.
+//! tasks: how many processes and threads a control group may have, and a user. A fork bomb leaves room for others, and
+//! is ended.
 
 #![no_std]
 #![no_main]

@@ -1,5 +1,5 @@
-//! transfer: messages that carry handles and windows of memory, answers that bring handles, and clients and servers that lie
-//! about either, or end in the middle.
+//! transfer: messages that carry handles and windows of memory, answers that bring handles, and clients and servers
+//! that lie about either, or end in the middle.
 
 #![no_std]
 #![no_main]
@@ -435,8 +435,8 @@ fn callers(checks: &mut Checks) {
     checks.eq((saved.reply(&Message::default()), case.end()), (Ok(()), GOOD), "it is answered");
 }
 
-/// Clients that offer whatever a program may put into a descriptor, some of which are killed, and a server that does whatever one
-/// may do with a call.
+/// Clients that offer whatever a program may put into a descriptor, some of which are killed, and a server that does
+/// whatever one may do with a call.
 fn nonsense(checks: &mut Checks) {
     const CLIENTS: usize = 4;
     const CALLS: u64 = 1500;

@@ -1,4 +1,5 @@
-//! A request for a high order is served by emptying a range of its size, and taking that as a whole: nobody else gets it.
+//! A request for a high order is served by emptying a range of its size, and taking that as a whole: nobody else gets
+//! it.
 
 use core::ops::Range;
 
@@ -18,13 +19,14 @@ use super::{Emptied, Run};
 const TRIES: usize = 8;
 const FEW_TRIES: usize = 2;
 
-/// Requests are not worth compaction when less than this, in thousandths, of their failure is due to fragmentation: Linux's default of
-/// `vm.extfrag_threshold`.
+/// Requests are not worth compaction when less than this, in thousandths, of their failure is due to fragmentation:
+/// Linux's default of `vm.extfrag_threshold`.
 const FRAGMENTED: u64 = 500;
 
 impl<M: Machine> PageAllocator<M> {
-    /// A block for a request that found none, made by moving pages. `None` if memory is short rather than fragmented, or
-    /// what is in the way stays. With `insists`, also if that has failed of late. The caller holds no lock, and may sleep.
+    /// A block for a request that found none, made by moving pages. `None` if memory is short rather than fragmented,
+    /// or what is in the way stays. With `insists`, also if that has failed of late. The caller holds no lock, and may
+    /// sleep.
     pub(in crate::page_alloc) fn compact_and_take(
         &self,
         node: usize,

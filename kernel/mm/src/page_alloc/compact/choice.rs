@@ -1,5 +1,6 @@
-//! Which page block is emptied next, and which ones are filled: the emptiest and the fullest, by the free counts of the page blocks'
-//! entries; of equal ones the first, and the last. Each choice looks at all entries of the zone once or twice.
+//! Which page block is emptied next, and which ones are filled: the emptiest and the fullest, by the free counts of the
+//! page blocks' entries; of equal ones the first, and the last. Each choice looks at all entries of the zone once or
+//! twice.
 
 use crate::addr::Pfn;
 use crate::buddy::{MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Pageblock};
@@ -20,8 +21,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Whether pages of this block may go to that one: it is fuller, or as full and further up. Only to blocks of movable pages: in others
-    /// they would take the place of what cannot move.
+    /// Whether pages of this block may go to that one: it is fuller, or as full and further up. Only to blocks of
+    /// movable pages: in others they would take the place of what cannot move.
     fn may_fill(self, start: Pfn, block: &Pageblock) -> bool {
         let free = block.free();
         free != 0 && (free, self.start.0) < (self.free, start.0) && block.migrate_type() == MigrateType::Movable
@@ -59,8 +60,9 @@ impl<const N: usize> Best<N> {
 }
 
 impl<M: Machine> PageAllocator<M> {
-    /// The page block with the fewest frames in use, of a type that is wanted and without a mark, if its pages fit into fuller ones. (If
-    /// they do not, no other block's do.) `for_part` says which mark; a block with more than `most` free frames is none.
+    /// The page block with the fewest frames in use, of a type that is wanted and without a mark, if its pages fit into
+    /// fuller ones. (If they do not, no other block's do.) `for_part` says which mark; a block with more than `most`
+    /// free frames is none.
     pub(super) fn choose_source(
         &self,
         zone: usize,

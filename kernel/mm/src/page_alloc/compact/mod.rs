@@ -1,11 +1,11 @@
-//! Compaction: free memory is made whole by moving pages in use, from the emptiest page blocks to the fullest ones. The design
-//! is docs/compaction.md.
+//! Compaction: free memory is made whole by moving pages in use, from the emptiest page blocks to the fullest ones. The
+//! design is docs/compaction.md.
 //!
-//! A block is emptied as a contiguous range is allocated ([`super::range`]): isolated, moved out of, taken as a whole. [`choice`]
-//! says which block, [`targets`] where its pages go. [`capture`] serves a request for a high order by it.
+//! A block is emptied as a contiguous range is allocated ([`super::range`]): isolated, moved out of, taken as a whole.
+//! [`choice`] says which block, [`targets`] where its pages go. [`capture`] serves a request for a high order by it.
 //!
-//! One thread at a time empties a block of a zone (`Rank::Compaction`, a sleeping lock, given up between blocks). No other lock is held
-//! between two steps.
+//! One thread at a time empties a block of a zone (`Rank::Compaction`, a sleeping lock, given up between blocks). No
+//! other lock is held between two steps.
 
 mod capture;
 mod choice;
@@ -39,8 +39,8 @@ const TRIES: usize = 10;
 
 /// A mover of pages that are in use: what lies above the page allocator.
 pub trait MovePages: Sync {
-    /// Moves the page of user memory at `from` to the frame `to`, which the caller has allocated. On `false` the page stays,
-    /// and the caller has its frame. No lock is held, and the call may sleep.
+    /// Moves the page of user memory at `from` to the frame `to`, which the caller has allocated. On `false` the page
+    /// stays, and the caller has its frame. No lock is held, and the call may sleep.
     fn move_page(&self, from: Pfn, to: Pfn) -> bool;
 }
 
@@ -76,7 +76,8 @@ impl<M: Machine> OfZone<M> {
         self.search.load(Relaxed)
     }
 
-    /// All blocks may be sources again. (A mark that is 255 searches old hides its block for one. No block is marked with 0.)
+    /// All blocks may be sources again. (A mark that is 255 searches old hides its block for one. No block is marked
+    /// with 0.)
     fn begin_search(&self) {
         let now = self.search();
         self.search.store(if now == u8::MAX { 1 } else { now + 1 }, Relaxed);
@@ -149,11 +150,13 @@ impl<'a, M: Machine> Run<'a, M> {
         false
     }
 
-    /// Allocates a range of the source's page block, a frame at a time, after its pages in use have moved. The turn is held.
+    /// Allocates a range of the source's page block, a frame at a time, after its pages in use have moved. The turn is
+    /// held.
     fn empty(&self, source: Source, range: &Range<Pfn>, is_wanted: &dyn Fn(MigrateType) -> bool) -> Emptied {
         let pages = self.pages;
         let Some(used) = pages.pages_to_move(range) else { return Emptied::Stays };
-        // Isolated frames cannot be allocated: without them, and those that pages move to, the zone has to have its reserve.
+        // Isolated frames cannot be allocated: without them, and those that pages move to, the zone has to have its
+        // reserve.
         let needed = source.free as usize + used + targets::AT_ONCE;
         if pages.spare(self.zone, needed) < needed {
             return Emptied::End;
@@ -179,8 +182,8 @@ impl<M: Machine> PageAllocator<M> {
         self.pressure.mover().is_some()
     }
 
-    /// Compacts all zones as far as it goes, also out of blocks in which a page has stayed before. The caller holds no lock,
-    /// and may sleep; it ends early if the thread is killed.
+    /// Compacts all zones as far as it goes, also out of blocks in which a page has stayed before. The caller holds no
+    /// lock, and may sleep; it ends early if the thread is killed.
     pub fn compact(&self) -> Compacted {
         let mut done = Compacted::default();
         self.drain_all();
@@ -191,8 +194,8 @@ impl<M: Machine> PageAllocator<M> {
         done
     }
 
-    /// Compacts zones of a node until one has a block for the demand, or as far as it goes; for kswapd, which leaves when it
-    /// is needed otherwise.
+    /// Compacts zones of a node until one has a block for the demand, or as far as it goes; for kswapd, which leaves
+    /// when it is needed otherwise.
     pub(super) fn compact_for(&self, node: usize, demand: &Demand) {
         for zone in self.zones_of(node, demand.highest) {
             let of_zone = &self.compaction[zone];
@@ -252,8 +255,8 @@ impl<M: Machine> PageAllocator<M> {
         self.zones[zone].room(&demand, most)
     }
 
-    /// How many pages in use a range has, if none of them stays as far as can be seen without a lock. A record that changes meanwhile
-    /// may make it look as if one did.
+    /// How many pages in use a range has, if none of them stays as far as can be seen without a lock. A record that
+    /// changes meanwhile may make it look as if one did.
     fn pages_to_move(&self, range: &Range<Pfn>) -> Option<usize> {
         self.machine.count(Event::CompactScanned, range.end.0 - range.start.0);
         let (mut at, mut used) = (range.start.0, 0);

@@ -1,5 +1,5 @@
-//! Frames that pages move to: taken off the buddy's lists from one page block after the other, some at a time. They belong to
-//! the compaction; those that are left go back to the buddy.
+//! Frames that pages move to: taken off the buddy's lists from one page block after the other, some at a time. They
+//! belong to the compaction; those that are left go back to the buddy.
 
 use crate::addr::Pfn;
 use crate::buddy::{MigrateType, PAGEBLOCK_PAGES};

@@ -16,8 +16,8 @@ std::thread_local! {
     static STIR: RefCell<Option<Stir>> = const { RefCell::new(None) };
 }
 
-/// Software has just read this entry of a last-level table, under its lock: what CPUs do to it now, before software goes
-/// on, if that is stirred up on this thread ([`Mmu::stir`]).
+/// Software has just read this entry of a last-level table, under its lock: what CPUs do to it now, before software
+/// goes on, if that is stirred up on this thread ([`Mmu::stir`]).
 pub fn meanwhile(entry: &AtomicU64) {
     STIR.with_borrow_mut(|stir| {
         if let Some(stir) = stir

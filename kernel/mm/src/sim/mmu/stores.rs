@@ -1,10 +1,10 @@
 //! Store buffers: stores of CPUs that table walkers, including their own, may not see yet.
 //!
-//! Software is coherent: memory always holds what was stored last. A walker sees a word as it was before the first store
-//! that has not *drained*. The rules are those of the Arm architecture (Arm ARM B2.3, D8.2.6, D8.17):
+//! Software is coherent: memory always holds what was stored last. A walker sees a word as it was before the first
+//! store that has not *drained*. The rules are those of the Arm architecture (Arm ARM B2.3, D8.2.6, D8.17):
 //! - Stores drain in any order, but those to one word in theirs, and never later than what the rules below want.
-//! - A store-release drains after everything that its CPU stored before it. What fills or copies a frame counts as a store
-//!   to all of it, so that nobody finds a new frame with what it held before.
+//! - A store-release drains after everything that its CPU stored before it. What fills or copies a frame counts as a
+//!   store to all of it, so that nobody finds a new frame with what it held before.
 //! - DSB ISHST drains what its CPU has stored ([`Stores::publish`]). Nothing else on that CPU drains them: neither an
 //!   exception return, which only synchronises the context, nor an invalidation.
 //! - What the software of another CPU has loaded has drained: no CPU sees a store earlier than all others do.

@@ -1,7 +1,7 @@
 //! cgroup: serves the kernel's control groups, as Linux's cgroup2, at the path that it is started with.
 //!
-//! What takes as long as a group has pages or processes is done while another thread serves those who ask next: a thread that begins with it starts
-//! one, if none is left, up to [`MOST`] in all. A thread that was started stays.
+//! What takes as long as a group has pages or processes is done while another thread serves those who ask next: a
+//! thread that begins with it starts one, if none is left, up to [`MOST`] in all. A thread that was started stays.
 
 #![no_std]
 #![no_main]

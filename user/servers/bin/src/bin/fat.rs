@@ -1,8 +1,8 @@
 //! fat: serves FAT file systems of disks and partitions.
 //!
-//! Each argument says where: `/disk=vd` is for the first FAT among what is called `vd…` in /dev/block and is not served yet, and `/boot/firmware:boot=mmcblk0p1`
-//! for what a Raspberry Pi boots from, which is for reading only and which no other argument gets. A place that has one gets no second. If there is none
-//! for any, the server ends.
+//! Each argument says where: `/disk=vd` is for the first FAT among what is called `vd…` in /dev/block and is not served
+//! yet, and `/boot/firmware:boot=mmcblk0p1` for what a Raspberry Pi boots from, which is for reading only and which no
+//! other argument gets. A place that has one gets no second. If there is none for any, the server ends.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! procfs: serves what the kernel knows of processes, memory and CPUs, as Linux's /proc and /sys, at the paths that it is started with.
+//! procfs: serves what the kernel knows of processes, memory and CPUs, as Linux's /proc and /sys, at the paths that it
+//! is started with.
 
 #![no_std]
 #![no_main]

@@ -1,7 +1,8 @@
-//! sdhci: serves the cards of standard host controllers as files `mmcblk0` and so on in the directory that it is started with.
+//! sdhci: serves the cards of standard host controllers as files `mmcblk0` and so on in the directory that it is
+//! started with.
 //!
-//! A Raspberry Pi 4 has two such controllers, of which one has the slot (EMMC2) and the other one the radio; QEMU puts the card into the other one. So
-//! both are asked, and the one without a card is let go. They share an interrupt.
+//! A Raspberry Pi 4 has two such controllers, of which one has the slot (EMMC2) and the other one the radio; QEMU puts
+//! the card into the other one. So both are asked, and the one without a card is let go. They share an interrupt.
 
 #![no_std]
 #![no_main]

@@ -1,7 +1,8 @@
-//! virtio-blk: serves the virtio disks of the machine as files `vda`, `vdb` and so on in the directory that it is started with.
+//! virtio-blk: serves the virtio disks of the machine as files `vda`, `vdb` and so on in the directory that it is
+//! started with.
 //!
-//! It drives those of its devices in which there is a disk, and lets go of the others. Without a disk it ends. (Virtual I/O Device (VIRTIO) 1.3,
-//! 5.2.)
+//! It drives those of its devices in which there is a disk, and lets go of the others. Without a disk it ends. (Virtual
+//! I/O Device (VIRTIO) 1.3, 5.2.)
 
 #![no_std]
 #![no_main]
@@ -52,7 +53,8 @@ const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 const DISCARD: u32 = 11;
 
-/// Places in its configuration: how many logical sectors a physical one has, as a power of two; and the most sectors that it discards at once.
+/// Places in its configuration: how many logical sectors a physical one has, as a power of two; and the most sectors
+/// that it discards at once.
 const PHYSICAL: usize = 24;
 const DISCARD_MOST: usize = 36;
 
@@ -161,8 +163,8 @@ impl VirtioDisk {
         if self.is_lost {
             return Err(Errno::EIO);
         }
-        // SAFETY: each has its part of the memory, and until this returns no other reference to them is in use: if the device does not
-        // return them, nothing uses them any more.
+        // SAFETY: each has its part of the memory, and until this returns no other reference to them is in use: if the
+        // device does not return them, nothing uses them any more.
         let (head, data, end) = unsafe { (self.head.lent(HEAD), self.data.lent(len), self.end.lent(END)) };
         head[..4].copy_from_slice(&kind.to_le_bytes());
         head[4..8].fill(0);

@@ -1,5 +1,5 @@
-//! Memory that virtio devices reach. A driver takes all that it needs when it starts, and gives its devices buffers of this memory only, so
-//! nothing is copied on the way to them.
+//! Memory that virtio devices reach. A driver takes all that it needs when it starts, and gives its devices buffers of
+//! this memory only, so nothing is copied on the way to them.
 
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;

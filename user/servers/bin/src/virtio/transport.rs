@@ -1,4 +1,5 @@
-//! The registers of a virtio-mmio device (Virtual I/O Device (VIRTIO) 1.3, 4.2.2, and 4.2.4 for devices before version 1).
+//! The registers of a virtio-mmio device (Virtual I/O Device (VIRTIO) 1.3, 4.2.2, and 4.2.4 for devices before version
+//! 1).
 
 use core::mem::MaybeUninit;
 

@@ -1,7 +1,8 @@
-//! view: writes what the kernel says of its memory to a virtio console, picture by picture, for `cargo xtask view` (docs/view.md).
+//! view: writes what the kernel says of its memory to a virtio console, picture by picture, for `cargo xtask view`
+//! (docs/view.md).
 //!
-//! The reader says how many pictures it wants, and what it looks at; until then nothing is read and nothing is sent. Without such a
-//! console there is nothing to do.
+//! The reader says how many pictures it wants, and what it looks at; until then nothing is read and nothing is sent.
+//! Without such a console there is nothing to do.
 
 #![no_std]
 #![no_main]

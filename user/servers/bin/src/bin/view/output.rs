@@ -31,7 +31,8 @@ impl Output {
         Ok(())
     }
 
-    /// Records of one kind of `QUIRE_INFO`, in as many frames as they take. Those behind the first are about what follows it.
+    /// Records of one kind of `QUIRE_INFO`, in as many frames as they take. Those behind the first are about what
+    /// follows it.
     pub fn records<T: Pod>(&mut self, kind: usize, about: u64, records: impl Iterator<Item = T>) -> Result<(), Errno> {
         let mut bytes = alloc::vec::Vec::new();
         for record in records {

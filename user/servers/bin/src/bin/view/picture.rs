@@ -1,7 +1,7 @@
 //! A picture: the kernel's records, so many at a time that a picture costs about the same on each machine.
 //!
-//! Counts are sent whole. What grows with memory goes in turns: the use of frames some page blocks at a time, the areas of processes some of their pages at a
-//! time.
+//! Counts are sent whole. What grows with memory goes in turns: the use of frames some page blocks at a time, the areas
+//! of processes some of their pages at a time.
 
 use quire_closeup::stream::{Begin, kind as frame};
 use quire_rt::Errno;
@@ -14,7 +14,8 @@ use quire_rt::{info, process};
 
 use crate::output::Output;
 
-/// Page blocks whose frames are looked at for a picture, about: a tenth of those of a GiB. A record has [`BlockUse::ROOM`] of them.
+/// Page blocks whose frames are looked at for a picture, about: a tenth of those of a GiB. A record has
+/// [`BlockUse::ROOM`] of them.
 const BLOCKS: usize = 52;
 
 /// Records of areas that a picture has at most, of one process, and their pages after which no more are asked for.
@@ -132,7 +133,8 @@ impl Painter {
     }
 }
 
-/// Sends areas of a process from a place on, and says when these were the last ones; then the place is its first one again.
+/// Sends areas of a process from a place on, and says when these were the last ones; then the place is its first one
+/// again.
 fn areas_of(to: &mut Output, place: &mut Place) -> Result<(), Errno> {
     let (pid, mut pages) = (place.of, 0);
     let mut is_complete = false;
