@@ -1,5 +1,5 @@
-//! Who may do what with a file or directory: owner, group, others, and root, as POSIX has them. Servers decide by this,
-//! and so does the kernel where it answers in their place.
+//! Who may do what with a file or directory: owner, group, others and root, as in POSIX. Servers decide by these rules,
+//! and so does the kernel where it answers in a server's place.
 
 /// Access: searching a directory, or executing a file.
 pub const EXECUTE: u32 = 1;
@@ -8,13 +8,13 @@ pub const WRITE: u32 = 2;
 /// Access: reading.
 pub const READ: u32 = 4;
 
-/// Who asks.
+/// The one who asks for access.
 pub trait Who {
     /// The user, for access to files.
     fn user(&self) -> u32;
     /// The group, for access to files.
     fn group(&self) -> u32;
-    /// Whether this is one of the further groups.
+    /// Whether `group` is one of the supplementary groups.
     fn is_also_in(&self, group: u32) -> bool;
 
     /// Whether it is root.
@@ -22,13 +22,13 @@ pub trait Who {
         self.user() == 0
     }
 
-    /// Whether this is the group or one of the further ones.
+    /// Whether `group` is the group or one of the supplementary ones.
     fn is_in(&self, group: u32) -> bool {
         self.group() == group || self.is_also_in(group)
     }
 }
 
-/// Somebody of whom the user and the group are known, and no further groups.
+/// An identity of which only the user and the group are known, and no supplementary groups.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity(pub (u32, u32));
 
@@ -44,7 +44,7 @@ impl Who for Identity {
     }
 }
 
-/// To whom a file belongs, and its type and permissions.
+/// A file's owner, group, type and permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owned {
     /// Type and permissions.
@@ -56,8 +56,8 @@ pub struct Owned {
 }
 
 impl Owned {
-    /// Whether somebody may access it in all of the ways that `wanted` names. Root may do everything, but execute a
-    /// file only if anybody may.
+    /// Whether `who` may access the file in all of the ways that `wanted` names. Root may do everything, except that it
+    /// may execute a file only if somebody has permission to.
     pub fn permits(&self, who: &impl Who, wanted: u32) -> bool {
         use crate::layout::mode::{DIR, FMT};
         if who.is_root() {
@@ -74,7 +74,7 @@ impl Owned {
         self.mode >> shift & wanted == wanted
     }
 
-    /// Whether somebody is its owner, or root.
+    /// Whether `who` is the file's owner, or root.
     pub fn is_owned_by(&self, who: &impl Who) -> bool {
         who.is_root() || who.user() == self.user
     }
@@ -103,7 +103,7 @@ mod tests {
     fn the_first_class_that_fits_decides() {
         let file = Owned { mode: REG | 0o704, user: 1, group: 2 };
         assert!(file.permits(&Caller(1, 2, 2), READ | WRITE | EXECUTE));
-        // The group may less than others.
+        // The group has fewer rights than others.
         assert!(!file.permits(&Caller(3, 2, 9), READ) && !file.permits(&Caller(3, 9, 2), READ));
         assert!(file.permits(&Caller(3, 9, 9), READ) && !file.permits(&Caller(3, 9, 9), READ | WRITE));
     }

@@ -1,23 +1,23 @@
-//! Devices that processes drive: what the calls `QUIRE_DEVICE` and its kin say. See `docs/devices.md`.
+//! Devices that processes drive: the records of `QUIRE_DEVICE` and related calls. See `docs/devices.md`.
 
 use crate::layout::pod;
 
 /// Ranges of registers in a [`DeviceInfo`].
 pub const RANGES: usize = 8;
 
-/// A device as its driver needs to know it.
+/// A device as its driver sees it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct DeviceInfo {
-    /// The path of its node in the device tree, NUL-padded, cut if it is longer.
+    /// The path of its node in the device tree, NUL-padded, and truncated if it is longer.
     pub path: [u8; 96],
-    /// How many bytes each range of its registers has; 0 behind the last.
+    /// The number of bytes of each range of its registers; 0 after the last.
     pub ranges: [u64; RANGES],
-    /// Where the first range begins, as the CPU sees it.
+    /// The physical address of the first range.
     pub address: u64,
-    /// How many interrupts it has.
+    /// The number of its interrupts.
     pub interrupts: u32,
-    /// 1 if its accesses to memory see what is in the CPUs' caches.
+    /// 1 if its accesses to memory are coherent with the CPUs' caches.
     pub is_coherent: u32,
 }
 

@@ -12,7 +12,7 @@ bitflags! {
         const WRITE = 2;
         /// May be executed.
         const EXEC = 4;
-        /// Atomic operations work in it, as in all memory: without effect.
+        /// Atomic operations work there, as in all memory: no effect.
         const SEM = 8;
         /// The whole stack from this page down (`mprotect` on a growing area).
         const GROWSDOWN = 0x0100_0000;
@@ -131,7 +131,7 @@ bitflags! {
         const INJECT = 32;
         /// Mounting a file system over a directory (`QUIRE_MOUNT`).
         const MOUNT = 64;
-        /// Changing what others are called and how the OOM killer sees them (`QUIRE_PROCESS_SET`).
+        /// Changing the names of other processes and how the OOM killer treats them (`QUIRE_PROCESS_SET`).
         const PROCESSES = 128;
         /// Taking devices to drive (`QUIRE_DEVICE`).
         const DEVICES = 256;
@@ -158,7 +158,7 @@ bitflags! {
         const APPEND = 0o2000;
         /// Calls do not sleep.
         const NONBLOCK = 0o4000;
-        /// A write returns when what is written is kept. (`O_SYNC` has this bit and another one.)
+        /// A write returns when its data is in permanent storage. (`O_SYNC` has this bit and another one.)
         const DSYNC = 0o10000;
         /// Fail unless it is a directory.
         const DIRECTORY = 0o40000;
@@ -168,7 +168,7 @@ bitflags! {
         const LARGEFILE = 0o400000;
         /// Closed on exec.
         const CLOEXEC = 0o2000000;
-        /// A name only: no reading, no writing.
+        /// Only a name: neither reading nor writing.
         const PATH = 0o10000000;
     }
 }
@@ -252,11 +252,11 @@ pub mod setting {
     pub const OVERCOMMIT_KBYTES: usize = 2;
     /// `oom_score_adj` of the calling process, plus 1000.
     pub const OOM_SCORE_ADJ: usize = 3;
-    /// Where programs get huge pages: nowhere (0), where they ask (1), everywhere (2).
+    /// Where programs get huge pages: nowhere (0), where they ask for them (1), everywhere (2).
     pub const HUGE_PAGES: usize = 4;
-    /// What Linux calls these, by number.
+    /// Linux's names of these modes, by number.
     pub const HUGE_PAGES_NAMES: [&str; 3] = ["never", "madvise", "always"];
-    /// As the new value: only read.
+    /// In place of a new value: only read the setting.
     pub const READ: usize = usize::MAX;
 
     /// `vm.overcommit_memory`: only requests that can never be met are refused.
@@ -325,7 +325,7 @@ pub mod cld {
     pub const CONTINUED: i32 = 6;
 }
 
-/// How a timer of `timer_create` tells of its expiration.
+/// How a timer of `timer_create` reports its expiration.
 #[allow(missing_docs)]
 pub mod sigev {
     pub const SIGNAL: i32 = 0;
@@ -342,7 +342,7 @@ pub mod itimer {
     pub const PROF: i32 = 2;
 }
 
-/// Operations and flags of `futex`, and the bits of a word that the kernel knows.
+/// Operations and flags of `futex`, and the bits of a futex word that the kernel interprets.
 #[allow(missing_docs)]
 pub mod futex {
     pub const WAIT: u32 = 0;
@@ -362,15 +362,15 @@ pub mod futex {
     pub const TID_MASK: u32 = 0x3fff_ffff;
 }
 
-/// `rseq`: its flag, and what a record is like.
+/// `rseq`: its flag, and the properties of a record.
 pub mod rseq {
-    /// The flag that takes a registration back.
+    /// The flag that cancels a registration.
     pub const UNREGISTER: u32 = 1;
-    /// Of a record: its least size.
+    /// The minimum size of a record.
     pub const SIZE: u32 = 32;
-    /// Its alignment.
+    /// The alignment of a record.
     pub const ALIGNMENT: usize = 32;
-    /// How many of its bytes the kernel uses.
+    /// How many bytes of a record the kernel uses.
     pub const FEATURES: u32 = 28;
     /// The CPU in a record that is not registered.
     pub const CPU_UNINITIALIZED: u32 = u32::MAX;
@@ -443,7 +443,7 @@ pub mod pidfd {
     pub const SIGNAL_THREAD_GROUP: u32 = 2;
     /// To the group that it leads.
     pub const SIGNAL_PROCESS_GROUP: u32 = 4;
-    /// All of them, of which a call has one at most.
+    /// All scopes; a call may set one at most.
     pub const SIGNAL_SCOPES: u32 = 7;
 }
 
@@ -469,9 +469,9 @@ pub mod wait {
     pub const P_PIDFD: u32 = 3;
     /// Only children of the calling thread.
     pub const WNOTHREAD: u32 = 0x2000_0000;
-    /// All children, whatever their signal at the end.
+    /// All children, whatever signal they send at exit.
     pub const WALL: u32 = 0x4000_0000;
-    /// Only children whose signal at the end is not SIGCHLD.
+    /// Only children whose signal at exit is not SIGCHLD.
     pub const WCLONE: u32 = 0x8000_0000;
 }
 
@@ -488,7 +488,7 @@ pub mod clock {
     pub const BOOTTIME: i32 = 7;
     pub const REALTIME_ALARM: i32 = 8;
     pub const BOOTTIME_ALARM: i32 = 9;
-    /// International atomic time. Nobody tells the kernel of leap seconds, so it shows what REALTIME shows.
+    /// International atomic time. The kernel knows nothing of leap seconds, so it is the same as REALTIME.
     pub const TAI: i32 = 11;
     /// Flag of `clock_nanosleep` and `timer_settime`: the time is absolute.
     pub const TIMER_ABSTIME: u32 = 1;

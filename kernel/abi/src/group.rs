@@ -1,28 +1,30 @@
-//! Control groups: what `QUIRE_GROUP` does, and what `QUIRE_INFO` says of them. Numbers are pages.
+//! Control groups: the operations of `QUIRE_GROUP`, and the records that `QUIRE_INFO` returns for them. Memory is
+//! counted in pages.
 
 use crate::layout::Pod;
 
-/// What `QUIRE_GROUP` does; the handle of machine control is its first argument, the operation its second one.
+/// Operations of `QUIRE_GROUP`. The first argument of the call is a handle of machine control, the second one is the
+/// operation.
 pub mod op {
-    /// Makes a group below the group x2 (0 is the root), with the name at x3, of x4 bytes; its key.
+    /// Makes a group below the group x2 (0 is the root), with the name of x4 bytes at x3; returns its key.
     pub const MAKE: usize = 0;
     /// Removes the group x2.
     pub const REMOVE: usize = 1;
-    /// The key of the group below x2 with the name at x3, of x4 bytes.
+    /// Returns the key of the group below x2 that has the name of x4 bytes at x3.
     pub const FIND: usize = 2;
-    /// Sets x3, one of [`set`](super::set), of the group x2 to x4.
+    /// Sets the attribute x3, one of [`set`](super::set), of the group x2 to x4.
     pub const SET: usize = 3;
     /// Moves the process x3 to the group x2.
     pub const MOVE: usize = 4;
-    /// Takes x3 pages of the group x2 out of memory; how many it could.
+    /// Reclaims x3 pages of the group x2; returns how many could be reclaimed.
     pub const RECLAIM: usize = 5;
-    /// Kills all processes of the group x2 and below.
+    /// Kills all processes of the group x2 and of the groups below it.
     pub const KILL: usize = 6;
 }
 
-/// What can be set. The limits have the places of [`GroupInfo::limits`].
+/// Attributes that can be set. Limits have the same positions in [`GroupInfo::limits`].
 pub mod set {
-    /// Limits in pages; `u64::MAX` is none.
+    /// Limits in pages; `u64::MAX` means no limit.
     pub const MIN: usize = 0;
     /// See [`MIN`].
     pub const LOW: usize = 1;
@@ -34,21 +36,21 @@ pub mod set {
     pub const SWAP: usize = 4;
     /// Tasks.
     pub const TASKS: usize = 5;
-    /// Whether all its processes are killed when one is.
+    /// Whether all processes of the group are killed when one is.
     pub const KILLS_ALL: usize = 6;
-    /// What of the groups below it can be limited: bits of [`controller`](super::controller).
+    /// The controllers for the groups below it: bits of [`controller`](super::controller).
     pub const DISTRIBUTES: usize = 7;
-    /// The most memory that it had counts anew.
+    /// Resets the peak of its memory usage.
     pub const PEAK: usize = 8;
-    /// Whether it is frozen, with all below.
+    /// Whether it is frozen, together with the groups below it.
     pub const FREEZES: usize = 9;
-    /// How many groups there may be below it.
+    /// The maximum number of groups below it.
     pub const MAX_DESCENDANTS: usize = 10;
-    /// How deep they may lie in each other.
+    /// The maximum depth of the groups below it.
     pub const MAX_DEPTH: usize = 11;
 }
 
-/// What can be limited; the kernel's part of it is to keep these bits.
+/// Resources that can be limited; the kernel only stores these bits.
 pub mod controller {
     /// Memory.
     pub const MEMORY: u32 = 1;
@@ -58,37 +60,37 @@ pub mod controller {
     pub const ALL: u32 = MEMORY | TASKS;
 }
 
-/// The places of [`GroupInfo::events`].
+/// The indices of [`GroupInfo::events`].
 pub mod event {
-    /// Reclaim for the machine has taken pages below `low`.
+    /// Reclaim for the machine took pages although the group was below `low`.
     pub const LOW: usize = 0;
-    /// It was above `high`.
+    /// The usage was above `high`.
     pub const HIGH: usize = 1;
-    /// It was about to go above `max`.
+    /// The usage was about to go above `max`.
     pub const MAX: usize = 2;
-    /// It was out of memory.
+    /// The group was out of memory.
     pub const OOM: usize = 3;
-    /// A process was killed for that.
+    /// A process was killed because of that.
     pub const OOM_KILL: usize = 4;
-    /// All were.
+    /// All processes were killed.
     pub const OOM_GROUP_KILL: usize = 5;
-    /// A page could not go to swap.
+    /// A page could not be swapped out because of the limit.
     pub const SWAP_MAX: usize = 6;
     /// A task was refused.
     pub const TASKS_MAX: usize = 7;
 }
 
-/// The places of [`GroupInfo::stats`]: pages that something has happened to.
+/// The indices of [`GroupInfo::stats`]: numbers of pages by what happened to them.
 pub mod stat {
-    /// They came back from swap.
+    /// Swapped in.
     pub const SWAP_IN: usize = 0;
-    /// They went to swap.
+    /// Swapped out.
     pub const SWAP_OUT: usize = 1;
-    /// A program has given them up.
+    /// Marked by a program as freeable.
     pub const LAZY_FREE: usize = 2;
-    /// They were freed as they were given up.
+    /// Freed after having been marked so.
     pub const LAZY_FREED: usize = 3;
-    /// They left memory, one way or the other.
+    /// Left memory in any way.
     pub const LEFT: usize = 4;
 }
 
@@ -99,57 +101,57 @@ pub const NAME_MAX: usize = 255;
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct GroupInfo {
-    /// Names it for good; the low 16 bits are its number.
+    /// Identifies the group for good; the low 16 bits are its number.
     pub key: u64,
-    /// The group above it, 0 for the root.
+    /// The key of the group above it, 0 for the root.
     pub parent: u64,
-    /// Pages charged to it and the groups below.
+    /// Pages charged to it and to the groups below it.
     pub usage: u64,
-    /// The most that was.
+    /// The highest usage so far.
     pub peak: u64,
-    /// Slots of swap, of it and the groups below.
+    /// Swap slots of it and of the groups below it.
     pub swap: u64,
-    /// Pages charged to it alone.
+    /// Pages charged to the group itself.
     pub own: u64,
     /// Of these, pages of memory objects.
     pub files: u64,
-    /// Of those, pages that go to swap: shared memory, and files in memory.
+    /// Of those, pages that can be swapped out: shared memory, and files in memory.
     pub shared: u64,
     /// Of `own`, pages of translation tables.
     pub tables: u64,
     /// Of `own`, pages of threads' kernel stacks.
     pub stacks: u64,
-    /// Tasks, of it and the groups below: processes that were not waited for, and further threads.
+    /// Tasks of it and of the groups below it: processes that have not been waited for, and further threads.
     pub tasks: u64,
-    /// The most that there were.
+    /// The highest number of tasks so far.
     pub tasks_peak: u64,
     /// [`set::MIN`] to [`set::TASKS`].
     pub limits: [u64; 6],
-    /// By [`event`], here and below.
+    /// By [`event`], of it and of the groups below it.
     pub events: [u64; 8],
-    /// Here.
+    /// By [`event`], of the group itself.
     pub own_events: [u64; 8],
-    /// By [`stat`], here and below.
+    /// By [`stat`], of it and of the groups below it.
     pub stats: [u64; 5],
-    /// How often it has become populated or not, frozen or not.
+    /// How often it has become populated or unpopulated, frozen or thawed.
     pub changes: u64,
-    /// Groups below it, and how many there may be, and how deep.
+    /// The number of groups below it.
     pub descendants: u64,
-    /// `u64::MAX` for no limit.
+    /// The maximum of that number; `u64::MAX` for no limit.
     pub max_descendants: u64,
-    /// `u64::MAX` for no limit.
+    /// Their maximum depth; `u64::MAX` for no limit.
     pub max_depth: u64,
     /// Processes in it.
     pub members: u32,
     /// Whether all its processes are killed when one is.
     pub kills_all: u32,
-    /// What of the groups below it can be limited, as [`set::DISTRIBUTES`].
+    /// The controllers for the groups below it, as [`set::DISTRIBUTES`].
     pub distributes: u32,
-    /// Whether there are processes in it or below.
+    /// Whether there are processes in it or in the groups below it.
     pub is_populated: u32,
-    /// Whether it is to be frozen itself.
+    /// Whether the group itself was told to freeze.
     pub freezes: u32,
-    /// Whether all its processes are frozen, and those below.
+    /// Whether all processes in it and in the groups below it are frozen.
     pub is_frozen: u32,
     /// Its name, NUL-padded.
     pub name: [u8; NAME_MAX + 1],

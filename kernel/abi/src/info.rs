@@ -11,68 +11,66 @@ pod!(ZoneInfo, RegionInfo, CpuInfo, ProcessInfo, MountInfo, NodeInfo, SystemInfo
 pub mod kind {
     /// [`super::SystemInfo`], one record.
     pub const SYSTEM: usize = 0;
-    /// [`super::ZoneInfo`], one a zone.
+    /// [`super::ZoneInfo`], one per zone.
     pub const ZONE: usize = 1;
-    /// [`super::RegionInfo`], one a region of the physical map, by address.
+    /// [`super::RegionInfo`], one per region of the physical map, by address.
     pub const REGION: usize = 2;
-    /// [`super::CpuInfo`], one a CPU.
+    /// [`super::CpuInfo`], one per CPU.
     pub const CPU: usize = 3;
-    /// [`super::ProcessInfo`], one a process. The index is a number, and the answer is the process with that number, or
-    /// else with the lowest one above it.
+    /// [`super::ProcessInfo`], one per process. The index is a process number; the answer is the process with that
+    /// number, or else with the next higher one.
     pub const PROCESS: usize = 4;
-    /// [`PageTypeInfo`](crate::statistics::PageTypeInfo), one a zone and migrate type.
+    /// [`PageTypeInfo`](crate::statistics::PageTypeInfo), one per zone and migrate type.
     pub const PAGE_TYPE: usize = 5;
-    /// [`SlabCacheInfo`](crate::statistics::SlabCacheInfo), one a slab cache, and one for whole pages.
+    /// [`SlabCacheInfo`](crate::statistics::SlabCacheInfo), one per slab cache, and one for whole pages.
     pub const SLAB: usize = 6;
-    /// [`VmallocInfo`](crate::statistics::VmallocInfo), one an area, by address.
+    /// [`VmallocInfo`](crate::statistics::VmallocInfo), one per area, by address.
     pub const VMALLOC: usize = 7;
-    /// [`Counter`](crate::statistics::Counter), one a line of vmstat.
+    /// [`Counter`](crate::statistics::Counter), one per line of vmstat.
     pub const COUNTER: usize = 8;
-    /// [`CmaInfo`](crate::statistics::CmaInfo), one a contiguous memory area.
+    /// [`CmaInfo`](crate::statistics::CmaInfo), one per contiguous memory area.
     pub const CMA: usize = 9;
     /// [`AreaInfo`](crate::statistics::AreaInfo), one per part of an area, by address, of the process in the fifth
-    /// argument; 0 is the caller. ESRCH if there is no such process, EPERM for a caller that may not inspect it, unless
-    /// the sixth argument is a handle of machine control with the right AUDIT.
+    /// argument; 0 is the caller. ESRCH if there is no such process, EPERM if the caller may not inspect it, unless the
+    /// sixth argument is a handle of machine control with the right AUDIT.
     pub const AREA: usize = 10;
-    /// [`super::MountInfo`], one a mount, the boot archive first.
+    /// [`super::MountInfo`], one per mount, the boot archive first.
     pub const MOUNT: usize = 11;
-    /// [`ProcessDetail`](crate::process::ProcessDetail), one record, of the process in the fifth argument. ESRCH if
-    /// there is no such process, as for the following.
+    /// [`ProcessDetail`](crate::process::ProcessDetail), one record: the process in the fifth argument. ESRCH if there
+    /// is no such process; so for the following kinds.
     pub const DETAIL: usize = 12;
-    /// [`ThreadInfo`](crate::process::ThreadInfo), one a thread of the process in the fifth argument: the thread with
-    /// the number of the index, or else with the lowest one above it.
+    /// [`ThreadInfo`](crate::process::ThreadInfo), one per thread of the process in the fifth argument. The index is a
+    /// thread number; the answer is the thread with that number, or else with the next higher one.
     pub const THREAD: usize = 13;
-    /// [`DescriptorInfo`](crate::process::DescriptorInfo), one a descriptor of the process in the fifth argument, found
-    /// as [`THREAD`]. EPERM for a caller that may not inspect the process.
+    /// [`DescriptorInfo`](crate::process::DescriptorInfo), one per descriptor of the process in the fifth argument,
+    /// found as for [`THREAD`]. EPERM if the caller may not inspect the process.
     pub const DESCRIPTOR: usize = 14;
-    /// [`super::NodeInfo`], one a node.
+    /// [`super::NodeInfo`], one per node.
     pub const NODE: usize = 15;
-    /// [`GroupInfo`](crate::group::GroupInfo), one a control group: the one with the number of the index, or else with
-    /// the lowest one above it.
+    /// [`GroupInfo`](crate::group::GroupInfo), one per control group. The index is a group number; the answer is the
+    /// group with that number, or else with the next higher one.
     pub const GROUP: usize = 16;
-    /// [`Pressure`](crate::pressure::Pressure): that of the control group with the key that is the index, 0 for the
-    /// machine.
+    /// [`Pressure`](crate::pressure::Pressure) of the control group whose key is the index, 0 for the machine.
     pub const PRESSURE: usize = 17;
     /// [`TranslationInfo`](crate::translation::TranslationInfo), one record: the translation of the address in the
-    /// index, in the process in the fifth argument; 0 is the caller. EPERM for a caller that may not inspect the
-    /// process, or for an address of the kernel's half, unless the sixth argument is a handle of machine control with
-    /// the right AUDIT.
+    /// index, in the process in the fifth argument; 0 is the caller. EPERM if the caller may not inspect the process,
+    /// or for an address of the kernel's half, unless the sixth argument is a handle of machine control with the right
+    /// AUDIT.
     pub const TRANSLATION: usize = 18;
-    /// [`PageBlocks`](crate::statistics::PageBlocks): the page blocks, from the number of the index on, of the zone
-    /// whose [`ZONE`] record has the index in the fifth argument. ENOENT past its last one.
+    /// [`PageBlocks`](crate::statistics::PageBlocks): page blocks, starting with the one whose number is the index, of
+    /// the zone whose [`ZONE`] record has the index in the fifth argument. ENOENT after the zone's last block.
     pub const PAGE_BLOCKS: usize = 19;
-    /// [`ListsInfo`](crate::statistics::ListsInfo): reclaim's lists of the node in the index, of the control group with
-    /// the key in the fifth argument, 0 for pages of no group. ENOENT for a group that is gone, and for a node without
-    /// memory.
+    /// [`ListsInfo`](crate::statistics::ListsInfo): reclaim's lists for the node in the index and the control group
+    /// whose key is the fifth argument, 0 for pages of no group. ENOENT if the group is gone or the node has no memory.
     pub const LISTS: usize = 20;
     /// [`SwapInfo`](crate::statistics::SwapInfo), one record.
     pub const SWAP: usize = 21;
-    /// [`BlockUse`](crate::statistics::BlockUse): what the frames of page blocks are used for, from the block with the
-    /// number of the index on, of the zone whose [`ZONE`] record has the index in the fifth argument. ENOENT past its
-    /// last one.
+    /// [`BlockUse`](crate::statistics::BlockUse): what the frames of page blocks are used for, starting with the block
+    /// whose number is the index, of the zone whose [`ZONE`] record has the index in the fifth argument. ENOENT after
+    /// the zone's last block.
     pub const BLOCK_USE: usize = 22;
-    /// [`BlockFrames`](crate::statistics::BlockFrames): every frame of the page block with the number of the index.
-    /// ENOENT if there is no memory.
+    /// [`BlockFrames`](crate::statistics::BlockFrames): every frame of the page block whose number is the index. ENOENT
+    /// if there is no memory.
     pub const BLOCK_FRAMES: usize = 23;
 }
 
@@ -101,9 +99,9 @@ pub struct ZoneInfo {
     pub free: u64,
     /// Watermarks.
     pub min: u64,
-    /// Below this background reclaim starts.
+    /// Background reclaim starts below this.
     pub low: u64,
-    /// At this it stops.
+    /// Background reclaim stops at this.
     pub high: u64,
     /// Free blocks of each order.
     pub blocks: [u64; ORDERS],
@@ -133,7 +131,7 @@ pub struct RegionInfo {
     pub end: u64,
     /// [`region`].
     pub kind: u32,
-    /// NUMA node, for memory; `u32::MAX` else.
+    /// NUMA node for memory, otherwise `u32::MAX`.
     pub node: u32,
     /// Its name in the device tree, NUL-padded.
     pub name: [u8; 24],
@@ -141,13 +139,13 @@ pub struct RegionInfo {
 
 /// Bits of `CpuInfo::features`: features of its MMU.
 pub mod cpu_feature {
-    /// Sets the access flag of page table entries.
+    /// The MMU sets the access flag of page table entries.
     pub const ACCESS_FLAG: u32 = 1;
-    /// Marks them dirty on a write.
+    /// The MMU marks page table entries dirty on a write.
     pub const DIRTY_STATE: u32 = 2;
-    /// Keeps the kernel from user memory (PAN).
+    /// The CPU can keep the kernel from accessing user memory (PAN).
     pub const PAN: u32 = 4;
-    /// Has ASIDs of 16 bits.
+    /// ASIDs have 16 bits.
     pub const ASID_16: u32 = 8;
 }
 
@@ -169,7 +167,7 @@ pub struct CpuInfo {
     pub pad: u32,
     /// Nanoseconds spent idle.
     pub idle_ns: u64,
-    /// Nanoseconds spent in the kernel, for threads.
+    /// Nanoseconds spent in the kernel on behalf of threads.
     pub system_ns: u64,
     /// Context switches.
     pub switches: u64,
@@ -201,7 +199,7 @@ pub struct ProcessInfo {
     pub cpu_ns: u64,
     /// Of these, those in the kernel.
     pub system_ns: u64,
-    /// When it began, in nanoseconds since power-on.
+    /// When it started, in nanoseconds since power-on.
     pub started_ns: u64,
     /// Faults that were handled.
     pub faults: u64,
@@ -209,7 +207,7 @@ pub struct ProcessInfo {
     pub major_faults: u64,
     /// Pages in its page tables.
     pub tables: u64,
-    /// Resident pages that are files' or shared.
+    /// Resident pages that belong to files or are shared.
     pub shared: u64,
     /// The key of its control group, 0 for the root.
     pub control_group: u64,
@@ -231,18 +229,18 @@ pub struct ProcessInfo {
 pub struct MountInfo {
     /// The device number of its files.
     pub device: u64,
-    /// Where it is, NUL-padded.
+    /// The path of the mount point, NUL-padded.
     pub path: [u8; 64],
-    /// The name of its kind, NUL-padded.
+    /// The type of the file system, NUL-padded.
     pub kind: [u8; 16],
-    /// What lies there, NUL-padded; empty if it is nothing with a name.
+    /// The mounted source, NUL-padded; empty if it has no name.
     pub source: [u8; 32],
     /// [`MountInfo::READ_ONLY`].
     pub flags: u64,
 }
 
 impl MountInfo {
-    /// In [`MountInfo::flags`]: nobody may write there.
+    /// In [`MountInfo::flags`]: the mount is read-only.
     pub const READ_ONLY: u64 = 1;
 }
 
@@ -252,14 +250,14 @@ impl Default for MountInfo {
     }
 }
 
-/// Nodes that a record has room for.
+/// The maximum number of nodes in a record.
 pub const NODES: usize = 8;
 
 /// A NUMA node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct NodeInfo {
-    /// How far away memory of each node is, in the units of the device tree: 10 is local.
+    /// The distance of each node's memory, in the units of the device tree: 10 is local.
     pub distances: [u8; NODES],
 }
 
@@ -287,19 +285,19 @@ pub struct SystemInfo {
     pub first_user_ns: u64,
     /// Promised to processes (`Committed_AS`).
     pub committed: u64,
-    /// Promised at most in mode 2 of `vm.overcommit_memory` (`CommitLimit`).
+    /// The limit of the promises in mode 2 of `vm.overcommit_memory` (`CommitLimit`).
     pub commit_limit: u64,
-    /// Threads that were made, those of processes that begin too.
+    /// Threads created so far, including the first threads of processes.
     pub made: u64,
-    /// Load averages of 1, 5 and 15 minutes, with 11 bits behind the point.
+    /// Load averages over 1, 5 and 15 minutes, with 11 fractional bits.
     pub loads: [u64; 3],
-    /// Threads that run or could.
+    /// Threads that are running or runnable.
     pub running: u32,
     /// Threads.
     pub threads: u32,
     /// Processes.
     pub processes: u32,
-    /// The number that was given to a process or thread last.
+    /// The last number that was given to a process or thread.
     pub last_pid: u32,
     /// CPUs online.
     pub cpus: u32,
@@ -319,7 +317,7 @@ pub struct Books {
     pub slab_objects: u64,
     /// Pages in page tables of processes.
     pub page_tables: u64,
-    /// Address-space identifiers that belong to an address space.
+    /// Address-space identifiers in use.
     pub address_spaces: u64,
     /// Processes.
     pub processes: u64,
@@ -335,13 +333,13 @@ pub struct Books {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct MapAudit {
-    /// Table entries that stand for a page.
+    /// Table entries that map a page.
     pub entries: u64,
     /// Of these, those that their page's reverse mapping does not list exactly once.
     pub unlisted: u64,
-    /// Pages that are anonymous or an object's.
+    /// Pages that are anonymous or belong to an object.
     pub pages: u64,
-    /// Of these, those with references other than from the mappings in the reverse mapping and from their object.
+    /// Of these, pages with references beyond those of the mappings in the reverse mapping and of their object.
     pub miscounted: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Quire's messages: rights, what a receive answers, options. See `docs/messages.md`.
+//! Quire's messages: rights, the results of a receive, options. See `docs/messages.md`.
 
 /// Rights of handles of endpoints and memory objects.
 pub mod rights {
@@ -14,48 +14,48 @@ pub mod rights {
     pub const READ: u32 = 16;
     /// Of a memory object: writing its content.
     pub const WRITE: u32 = 32;
-    /// Of a memory object: changing how many names it has. Of a device, its interrupts and its memory: all.
+    /// Of a memory object: changing its number of names. Of a device, its interrupts and its memory: everything.
     pub const CONTROL: u32 = 64;
     /// Of any handle: passing it on in a message.
     pub const TRANSFER: u32 = 1 << 31;
 }
 
-/// What a receive answers.
+/// Results of a receive. In each case x10 has the event bits that have arrived.
 pub mod received {
     /// A call: label and words are in x1 to x7, the badge in x9.
     pub const CALL: u64 = 0;
-    /// Events alone: x10 has the bits, as it has beside all else.
+    /// Only events.
     pub const EVENTS: u64 = 1;
-    /// The caller of a saved call is gone, or has given up: x1 has the call's token.
+    /// The caller of a saved call is gone or has given up: x1 has the call's token.
     pub const CANCELLED: u64 = 2;
     /// The caller of a saved call has a signal to handle, and waits for a short answer: x1 has the call's token.
     pub const INTERRUPTED: u64 = 3;
-    /// A page of a window of the saved call is there now, or will never be: x1 has the call's token.
+    /// A page of a window of the saved call is present now, or will never be: x1 has the call's token.
     pub const READY: u64 = 4;
 }
 
 /// Options (x10).
 pub mod options {
-    /// How many of the six words of a message carry something; the receiver sees zeros in the others.
+    /// How many of the six words of a message are used; the receiver sees zeros in the others.
     pub const WORDS: u64 = 7;
-    /// A call: a signal ends it if nobody has received it, and is told to whoever has saved it.
+    /// A call: a signal ends it if nobody has received it yet, and is reported to the server if it has saved the call.
     pub const INTERRUPTIBLE: u64 = 8;
     /// A receive: EAGAIN instead of waiting.
     pub const NOW: u64 = 16;
-    /// A call or an answer: x11 has the address of a [`Attachments`](super::Attachments).
+    /// A call or an answer: x11 has the address of an [`Attachments`](super::Attachments).
     pub const CARRIES: u64 = 32;
-    /// A call: how many handles the answer may bring. (More than four are four.)
+    /// A call: how many handles the answer may bring. (Values above four mean four.)
     pub const ROOM: u64 = 7 << 61;
 
-    /// The option [`ROOM`] for that number of handles.
+    /// The option [`ROOM`] for this number of handles.
     pub const fn room(handles: u64) -> u64 {
         handles << 61
     }
 }
 
-/// Most handles in a message.
+/// The maximum number of handles in a message.
 pub const HANDLES: usize = 4;
-/// Most windows in a message.
+/// The maximum number of windows in a message.
 pub const WINDOWS: usize = 2;
 
 /// A handle in a message.
@@ -64,15 +64,15 @@ pub const WINDOWS: usize = 2;
 pub struct AttachedHandle {
     /// Its number in the sender's table; 0 for no handle.
     pub number: u32,
-    /// The rights that are left of it at the other side.
+    /// The rights that the handle will have at the receiver.
     pub rights: u32,
 }
 
-/// A part of the caller's memory that the other side may access until it answers.
+/// A range of the caller's memory that the receiver may access until it answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Window {
-    /// Where it begins.
+    /// Its first address.
     pub start: u64,
     /// Its length in bytes.
     pub len: u64,
@@ -81,17 +81,17 @@ pub struct Window {
 }
 
 impl Window {
-    /// The other side may read.
+    /// The receiver may read.
     pub const READ: u64 = 1;
-    /// The other side may write.
+    /// The receiver may write.
     pub const WRITE: u64 = 2;
 }
 
-/// What a message has beside its words. An answer has no windows.
+/// The attachments of a message. An answer has no windows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Attachments {
-    /// Handles, which move.
+    /// Handles, which are moved to the receiver.
     pub handles: [AttachedHandle; HANDLES],
     /// Windows.
     pub windows: [Window; WINDOWS],

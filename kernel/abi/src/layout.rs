@@ -129,7 +129,7 @@ pub struct Stat {
     pub unused: [u32; 2],
 }
 
-/// A file's record as `statx` tells it. Times are seconds and nanoseconds.
+/// A file's record as `statx` returns it. Times are seconds and nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -157,9 +157,9 @@ pub struct Statx {
 }
 
 impl Statx {
-    /// All that a `Stat` has (`STATX_BASIC_STATS`).
+    /// All fields of a `Stat` (`STATX_BASIC_STATS`).
     pub const BASIC: u32 = 0x7ff;
-    /// Bits of a mask that nobody may ask for.
+    /// Bits of a mask that are reserved and must not be set.
     pub const RESERVED: u32 = 1 << 31;
 }
 
@@ -191,9 +191,9 @@ pub mod statfs {
     pub const SOCKFS: i64 = 0x534f_434b;
     pub const ANON_INODE: i64 = 0x0904_1934;
     pub const PIDFS: i64 = 0x5049_4446;
-    /// Flag: it is read-only.
+    /// Flag: the file system is read-only.
     pub const RDONLY: i64 = 1;
-    /// Flag: the flags are there.
+    /// Flag: the flags are valid.
     pub const VALID: i64 = 0x20;
 }
 
@@ -240,7 +240,7 @@ pub struct Iovec {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct PollFd {
-    /// Descriptor; negative ones are passed over.
+    /// Descriptor; negative ones are skipped.
     pub fd: i32,
     /// What to wait for.
     pub events: u16,
@@ -262,19 +262,19 @@ pub mod poll {
     pub const RDHUP: u16 = 0x2000;
 }
 
-/// What `epoll_ctl` is told and `epoll_pwait` tells.
+/// The argument of `epoll_ctl` and the result of `epoll_pwait`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct EpollEvent {
     /// Bits of [`poll`], and of [`epoll`] for `epoll_ctl`.
     pub events: u32,
-    /// Nothing.
+    /// Unused.
     pub pad: u32,
-    /// The caller's.
+    /// The caller's data.
     pub data: u64,
 }
 
-/// Operations of `epoll_ctl`, and bits of [`EpollEvent::events`] beside those of [`poll`].
+/// Operations of `epoll_ctl`, and bits of [`EpollEvent::events`] in addition to those of [`poll`].
 #[allow(missing_docs)]
 pub mod epoll {
     pub const ADD: i32 = 1;
@@ -374,7 +374,7 @@ pub struct Siginfo {
     pub rest: [u64; 10],
 }
 
-/// A signal as `signalfd` tells it. What its kind does not have is 0.
+/// A signal as `signalfd` reports it. Fields that its kind does not use are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -407,7 +407,7 @@ pub struct SignalfdSiginfo {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(32))]
 pub struct Rseq {
-    /// The CPU; 0 for a thread that has not registered.
+    /// The CPU; 0 if the thread is not registered.
     pub cpu_start: u32,
     /// The CPU.
     pub cpu: u32,
@@ -419,7 +419,7 @@ pub struct Rseq {
     pub node: u32,
     /// A number among the process's running threads.
     pub mm_cid: u32,
-    /// Nothing.
+    /// Unused.
     pub pad: u32,
 }
 
@@ -435,7 +435,7 @@ pub struct RseqSection {
     pub start: u64,
     /// Bytes from there to the end of the last one.
     pub len: u64,
-    /// Where it continues when it is aborted; the signature is before that.
+    /// Where execution continues if the section is aborted; the signature is stored before this address.
     pub abort: u64,
 }
 
@@ -480,7 +480,7 @@ impl SchedAttr {
     /// The size of its first version.
     pub const FIRST: usize = 48;
 
-    /// From the words that it is in memory.
+    /// Decodes the words of the record in memory.
     pub fn from_words([head, flags, mid, runtime, deadline, period, util]: [u64; 7]) -> Self {
         let (low, high) = (|word: u64| word as u32, |word: u64| (word >> 32) as u32);
         Self {
@@ -498,17 +498,17 @@ impl SchedAttr {
     }
 }
 
-/// A timer's setting by nanoseconds: the interval that it restarts with, and the time left.
+/// The setting of a timer in nanoseconds: the interval of its restarts, and the time left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Itimerspec {
-    /// 0 for once.
+    /// 0 for a timer that expires once.
     pub interval: Timespec,
     /// 0 for a timer that does not run.
     pub value: Timespec,
 }
 
-/// What `timer_create` is to do when a timer expires.
+/// What `timer_create` does when a timer expires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Sigevent {
@@ -524,11 +524,11 @@ pub struct Sigevent {
     pub rest: [i32; 11],
 }
 
-/// An interval timer's setting: the interval that it restarts with, and the time left.
+/// The setting of an interval timer: the interval of its restarts, and the time left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Itimerval {
-    /// 0 for once.
+    /// 0 for a timer that expires once.
     pub interval: Timeval,
     /// 0 for a timer that does not run.
     pub value: Timeval,
@@ -559,7 +559,7 @@ pub mod sa {
     pub const RESTORER: u64 = 0x0400_0000;
 }
 
-/// Soft and hard limit of a resource; `u64::MAX` is none.
+/// Soft and hard limit of a resource; `u64::MAX` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -628,7 +628,7 @@ pub mod at {
     pub const MINSIGSTKSZ: u64 = 51;
     /// Quire's own: the address of the list of the program's handles ([`HandleInfo`](super::HandleInfo)).
     pub const HANDLES: u64 = 0x1000;
-    /// Quire's own: how many there are.
+    /// Quire's own: the number of entries in that list.
     pub const HANDLE_COUNT: u64 = 0x1001;
     /// `dirfd` that means the working directory.
     pub const FDCWD: i32 = -100;
@@ -657,7 +657,7 @@ pub struct HandleInfo {
 }
 
 impl HandleInfo {
-    /// The lowest number of a handle. Descriptors of files are below it.
+    /// The lowest number of a handle. Numbers below it are file descriptors.
     pub const FIRST: u32 = 1 << 30;
     /// Kind: machine control, with rights of [`Control`](crate::flags::Control).
     pub const MACHINE: u32 = 1;
@@ -674,9 +674,9 @@ impl HandleInfo {
     pub const MEMORY: u32 = 6;
     /// Kind: a device to drive, with the right [`CONTROL`](crate::ipc::rights::CONTROL).
     pub const DEVICE: u32 = 7;
-    /// Kind: an interrupt of a device, with the same right.
+    /// Kind: an interrupt of a device, with the right [`CONTROL`](crate::ipc::rights::CONTROL).
     pub const INTERRUPT: u32 = 8;
-    /// Kind: memory that a device reaches, with the same right.
+    /// Kind: memory for a device's DMA, with the right [`CONTROL`](crate::ipc::rights::CONTROL).
     pub const DMA: u32 = 9;
 }
 

@@ -1,5 +1,5 @@
 //! The interface between kernel and programs: system-call numbers, errno, flag sets and record layouts. It contains no
-//! logic, but for the rule by which permissions are checked: it is the same one in the kernel and in servers.
+//! logic except the rules for checking permissions, which the kernel and the servers share.
 //!
 //! Where Linux has the call, its AArch64 number, flags and layouts are used (the generic table of
 //! `include/uapi/asm-generic/unistd.h`), so that an unmodified static Linux binary runs. Quire's own calls

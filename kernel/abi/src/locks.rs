@@ -1,4 +1,4 @@
-//! File locks: what `fcntl` and `flock` take.
+//! File locks: the arguments of `fcntl` and `flock`.
 
 use crate::layout::pod;
 
@@ -8,15 +8,15 @@ use crate::layout::pod;
 pub struct FileLock {
     /// [`RDLCK`], [`WRLCK`] or [`UNLCK`].
     pub kind: i16,
-    /// From where `start` counts, as for lseek.
+    /// What `start` is relative to, as for lseek.
     pub whence: i16,
     /// Zero.
     pub padding: u32,
     /// The first byte.
     pub start: i64,
-    /// How many bytes: before `start` if it is negative, and to the end of every file if it is 0.
+    /// The number of bytes; a negative number counts the bytes before `start`, and 0 means up to the end of any file.
     pub len: i64,
-    /// The process that has set it; -1 for an open file.
+    /// The process that has set the lock; -1 for a lock of an open file.
     pub pid: i32,
     /// Zero.
     pub reserved: u32,
@@ -26,9 +26,9 @@ pod!(FileLock);
 
 /// A shared lock.
 pub const RDLCK: i16 = 0;
-/// An exclusive one.
+/// An exclusive lock.
 pub const WRLCK: i16 = 1;
-/// None.
+/// No lock.
 pub const UNLCK: i16 = 2;
 
 /// Commands of `fcntl`.
@@ -51,7 +51,7 @@ pub mod operation {
     pub const EX: u32 = 2;
     pub const NB: u32 = 4;
     pub const UN: u32 = 8;
-    /// Linux has dropped these, and ignores a call with them.
+    /// Linux no longer supports these, and ignores a call with them.
     pub const MAND: u32 = 32;
 }
 

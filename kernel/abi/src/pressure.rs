@@ -1,28 +1,29 @@
-//! How much of the time threads wait for memory: what `QUIRE_INFO` says of the machine and of each control group.
+//! Memory pressure: the share of time in which threads wait for memory, as `QUIRE_INFO` reports it for the machine and
+//! for each control group.
 
 use core::fmt;
 
 use crate::layout::Pod;
 
-/// The time in which something was so.
+/// The time during which a condition held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Share {
-    /// All of it, in microseconds.
+    /// The sum, in microseconds.
     pub total: u64,
-    /// Its part of the last 10, 60 and 300 seconds, in hundredths of a percent.
+    /// The averages over the last 10, 60 and 300 seconds, in hundredths of a percent.
     pub averages: [u32; 3],
     /// 0.
     pub pad: u32,
 }
 
-/// As Linux's `/proc/pressure/memory` has it, in whose form [`fmt::Display`] writes it.
+/// As in Linux's `/proc/pressure/memory`, whose format [`fmt::Display`] writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Pressure {
     /// At least one thread waits.
     pub some: Share,
-    /// And no CPU runs another one.
+    /// At least one thread waits, and no CPU runs another one.
     pub full: Share,
 }
 
@@ -39,14 +40,14 @@ impl fmt::Display for Pressure {
     }
 }
 
-/// What a program may write to a file of pressure to be told by poll when it passes a threshold.
+/// What a program may write to a pressure file so that poll reports when a threshold is exceeded.
 pub mod trigger {
     /// Shortest and longest window, in microseconds.
     pub const WINDOW: core::ops::RangeInclusive<u64> = 500_000..=10_000_000;
-    /// Windows of those who are not root are multiples of this, as on Linux.
+    /// Windows of callers other than root are multiples of this, as on Linux.
     pub const PERIOD: u64 = 2_000_000;
 
-    /// Whether a threshold and a window, in microseconds, make sense.
+    /// Whether a threshold and a window, in microseconds, are valid.
     pub fn is_sound(threshold: u64, window: u64) -> bool {
         WINDOW.contains(&window) && (1..=window).contains(&threshold)
     }

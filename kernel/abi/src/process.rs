@@ -1,13 +1,13 @@
-//! What the kernel says of a process beyond [`ProcessInfo`](crate::info::ProcessInfo): the records of `QUIRE_INFO`
-//! behind the files of `/proc/PID`, and what `QUIRE_PROCESS_TEXT` and `QUIRE_PROCESS_SET` are about. Memory is in
-//! pages, time in nanoseconds.
+//! Details of a process beyond [`ProcessInfo`](crate::info::ProcessInfo): the records of `QUIRE_INFO` behind the files
+//! of `/proc/PID`, and the arguments of `QUIRE_PROCESS_TEXT` and `QUIRE_PROCESS_SET`. Memory is in pages, time in
+//! nanoseconds.
 
 use crate::layout::{Pod, Rlimit, rlimit};
 
 /// The parts of a process's memory that exec has filled, for `QUIRE_PROCESS_TEXT(pid, which, offset, buf, len)`.
 pub mod text {
-    /// The arguments, each with its NUL. Any process may read those of any other. Those of number 0 are the kernel's,
-    /// without a NUL.
+    /// The arguments, each with its NUL. Any process may read those of any other. For process 0, the kernel's, without
+    /// a NUL.
     pub const ARGUMENTS: usize = 0;
     /// The environment.
     pub const ENVIRONMENT: usize = 1;
@@ -17,35 +17,34 @@ pub mod text {
 
 /// What `QUIRE_PROCESS_SET(control, pid, what, value, privileged)` changes. It needs the right `PROCESSES`.
 pub mod set {
-    /// The name of the thread with the number that stands for the process; `value` is the address of 16 bytes,
-    /// NUL-padded.
+    /// The name of the thread whose number is the process's; `value` is the address of 16 bytes, NUL-padded.
     pub const NAME: usize = 0;
-    /// `oom_score_adj`, plus 1000. It may go below the least that somebody privileged has set only if `privileged` is
-    /// not 0: EACCES.
+    /// `oom_score_adj`, plus 1000. It may go below the minimum that a privileged caller has set only if `privileged` is
+    /// not 0: EACCES otherwise.
     pub const OOM_SCORE_ADJ: usize = 1;
 }
 
 /// Bits of [`ProcessDetail::flags`].
 pub mod flag {
-    /// Others of its user may inspect it.
+    /// Other processes of its user may inspect it.
     pub const DUMPABLE: u32 = 1;
     /// `PR_SET_NO_NEW_PRIVS`.
     pub const NO_NEW_PRIVILEGES: u32 = 2;
-    /// It has memory: it is no zombie, and not about to become one.
+    /// It has memory: it is neither a zombie nor about to become one.
     pub const MEMORY: u32 = 4;
     /// Its memory may have huge pages: no `PR_SET_THP_DISABLE`.
     pub const HUGE_PAGES: u32 = 8;
 }
 
-/// What the kernel never goes beyond.
+/// The kernel's limits.
 pub mod limit {
     /// One more than the highest number of a process or thread.
     pub const NUMBERS: usize = 32768;
-    /// Areas of a space.
+    /// Areas of an address space.
     pub const AREAS: usize = 65530;
     /// One more than the highest number of a descriptor.
     pub const DESCRIPTORS: usize = 1 << 20;
-    /// Further groups.
+    /// Supplementary groups.
     pub const GROUPS: usize = 65536;
     /// Bytes in a pipe.
     pub const PIPE: usize = 65536;
@@ -53,10 +52,10 @@ pub mod limit {
     pub const LOWEST: usize = 65536;
 }
 
-/// Further groups that a record has room for.
+/// The maximum number of supplementary groups in a record.
 pub const GROUPS: usize = 32;
 
-/// Addresses of what exec has placed in a process's memory.
+/// The addresses of what exec has placed in a process's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct MemoryLayout {
@@ -78,57 +77,57 @@ pub struct MemoryLayout {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct ProcessDetail {
-    /// Real, effective, saved user, and the one for access to files.
+    /// Real, effective and saved user, and the user for access to files.
     pub users: [u32; 4],
-    /// The same of the group.
+    /// The same for the group.
     pub groups: [u32; 4],
     /// [`flag`].
     pub flags: u32,
-    /// Permissions that new files do not get.
+    /// The umask: permissions that new files do not get.
     pub umask: u32,
     /// The adjustment for the OOM killer.
     pub oom_score_adj: i32,
     /// One more than the highest number that a descriptor may have without a larger table.
     pub descriptors: u32,
-    /// How many further groups it has.
+    /// The number of its supplementary groups.
     pub group_count: u32,
     /// 0.
     pub pad: u32,
-    /// Signals that wait for it as a whole.
+    /// Signals pending for the process as a whole.
     pub pending: u64,
     /// Signals that it ignores.
     pub ignored: u64,
     /// Signals that it handles.
     pub caught: u64,
-    /// Signals that wait for its user's processes.
+    /// Signals queued for its user's processes.
     pub queued: u64,
     /// Its limits.
     pub limits: [Rlimit; rlimit::COUNT],
-    /// Time of children that were waited for, in programs and in the kernel.
+    /// CPU time of children that were waited for, in user mode and in the kernel.
     pub children_ns: [u64; 2],
-    /// Faults of these, all and those that brought a page back from swap.
+    /// Faults of these children: all, and those that brought a page back from swap.
     pub children_faults: [u64; 2],
-    /// The most pages that were mapped.
+    /// The highest number of mapped pages so far.
     pub peak: u64,
-    /// The most that were resident.
+    /// The highest number of resident pages so far.
     pub resident_peak: u64,
     /// Mapped pages of writable private memory.
     pub data: u64,
-    /// Of stacks.
+    /// Mapped pages of stacks.
     pub stack: u64,
-    /// Locked ones.
+    /// Locked pages.
     pub locked: u64,
     /// Resident anonymous pages.
     pub anon: u64,
     /// Resident pages of files.
     pub file: u64,
-    /// Resident shared pages that are no file's.
+    /// Resident shared pages that belong to no file.
     pub shared: u64,
-    /// Where its heap begins and ends.
+    /// The first address of its heap, and the end.
     pub heap: [u64; 2],
-    /// What exec has placed.
+    /// The addresses of what exec has placed.
     pub layout: MemoryLayout,
-    /// The first of its further groups.
+    /// The first of its supplementary groups.
     pub further: [u32; GROUPS],
 }
 
@@ -175,19 +174,19 @@ pub struct ThreadInfo {
     pub state: u32,
     /// The CPU that it ran on last.
     pub cpu: u32,
-    /// Its policy, as Linux numbers them, its nice value in the second byte, and its real-time priority in the third.
+    /// Its policy, by Linux's number; its nice value in the second byte, and its real-time priority in the third.
     pub class: u32,
     /// CPUs that it may run on, a bit each.
     pub affinity: u64,
-    /// Time in its program.
+    /// CPU time in user mode.
     pub user_ns: u64,
-    /// Time in the kernel for it.
+    /// CPU time in the kernel.
     pub system_ns: u64,
     /// Faults that were handled.
     pub faults: u64,
     /// Of these, those that brought a page back from swap.
     pub major_faults: u64,
-    /// Signals that wait for it alone.
+    /// Signals pending for this thread.
     pub pending: u64,
     /// Signals that it blocks.
     pub blocked: u64,
@@ -195,7 +194,7 @@ pub struct ThreadInfo {
     pub name: [u8; 16],
 }
 
-/// Kinds of what a descriptor refers to.
+/// Kinds of objects that descriptors refer to.
 #[allow(missing_docs)]
 pub mod object {
     pub const CONSOLE: u32 = 0;
@@ -221,7 +220,7 @@ pub struct DescriptorInfo {
     pub number: u32,
     /// [`object`].
     pub kind: u32,
-    /// Status flags of its open file, and `O_CLOEXEC` if exec closes it.
+    /// Status flags of its open file, and `O_CLOEXEC` if exec closes the descriptor.
     pub flags: u32,
     /// 1 if it allows reading, 2 if it allows writing.
     pub rights: u32,
@@ -229,9 +228,9 @@ pub struct DescriptorInfo {
     pub position: u64,
     /// Its inode number; 0 if it has none.
     pub inode: u64,
-    /// The number of the mount where it is, the boot archive's for what has none.
+    /// The number of the file's mount; the boot archive's for an object without a file.
     pub mount: u32,
-    /// The number of the process that a pidfd is of; 0 if it was waited for.
+    /// The process number of a pidfd; 0 if the process was waited for.
     pub pid: u32,
 }
 

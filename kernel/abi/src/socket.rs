@@ -1,4 +1,4 @@
-//! Sockets: what the calls of their family take.
+//! Sockets: the arguments of their system calls.
 
 use crate::layout::pod;
 
@@ -6,11 +6,11 @@ use crate::layout::pod;
 #[allow(missing_docs)]
 pub mod family {
     pub const UNIX: u16 = 1;
-    /// One more than the last one that Linux knows.
+    /// One more than the highest family of Linux.
     pub const END: u32 = 46;
 }
 
-/// Kinds of sockets, and flags that come with them.
+/// Kinds of sockets, and the flags that come with them.
 #[allow(missing_docs)]
 pub mod kind {
     pub const STREAM: u32 = 1;
@@ -18,7 +18,7 @@ pub mod kind {
     /// On a local socket: a datagram socket.
     pub const RAW: u32 = 3;
     pub const SEQPACKET: u32 = 5;
-    /// One more than the last one that Linux knows.
+    /// One more than the highest kind of Linux.
     pub const END: u32 = 11;
     pub const MASK: u32 = 0xf;
     pub const NONBLOCK: u32 = 0o4000;
@@ -40,7 +40,7 @@ pub mod msg {
     pub const CMSG_CLOEXEC: u32 = 0x4000_0000;
 }
 
-/// What `shutdown` ends.
+/// The directions that `shutdown` ends.
 #[allow(missing_docs)]
 pub mod how {
     pub const READ: u32 = 0;
@@ -57,9 +57,9 @@ pub mod control {
     pub const RIGHTS: i32 = 1;
     /// A [`Ucred`](super::Ucred).
     pub const CREDENTIALS: i32 = 2;
-    /// Bytes of a header, and what it and what follows are aligned to.
+    /// The size of a header, in bytes; headers and data are aligned to [`ALIGN`].
     pub const HEADER: usize = 16;
-    /// See [`HEADER`].
+    /// The alignment of headers and data.
     pub const ALIGN: usize = 8;
 }
 
@@ -100,25 +100,25 @@ pub struct Ucred {
     pub gid: u32,
 }
 
-/// A message with all that belongs to it.
+/// A message with everything that belongs to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct MsgHdr {
-    /// Where the address is, or is to be.
+    /// The address of the buffer for the socket address.
     pub name: u64,
     /// Its length.
     pub name_len: u32,
     /// Nothing.
     pub pad: u32,
-    /// Where the vector of buffers is.
+    /// The address of the vector of buffers.
     pub vector: u64,
-    /// How many there are.
+    /// The number of buffers.
     pub count: u64,
-    /// Where control messages are, or are to be.
+    /// The address of the buffer for control messages.
     pub control: u64,
-    /// Bytes of them.
+    /// Its length in bytes.
     pub control_len: u64,
-    /// What became of a received message.
+    /// The flags of a received message.
     pub flags: u32,
     /// Nothing.
     pub pad_end: u32,
@@ -136,11 +136,11 @@ pub struct MMsgHdr {
     pub pad: u32,
 }
 
-/// What a control message begins with.
+/// The header of a control message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct CmsgHdr {
-    /// Bytes with this header.
+    /// The length in bytes, header included.
     pub len: u64,
     /// Level.
     pub level: i32,

@@ -25,29 +25,30 @@ pub struct PageTypeInfo {
 /// Pages in a page block: 2 MiB.
 pub const BLOCK_PAGES: u64 = 512;
 
-/// Page blocks of one zone, from one on. Page block `n` begins at the byte `n << 21`.
+/// Page blocks of one zone, starting with a given one. Page block `n` begins at the byte `n << 21`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PageBlocks {
-    /// The number of the first one.
+    /// The number of the first page block.
     pub first: u64,
-    /// How many words of `blocks` there are: at least 1.
+    /// How many words of `blocks` are used: at least 1.
     pub count: u32,
     /// 0.
     pub pad: u32,
-    /// The free pages of each ([`PageBlocks::FREE`]), without those on per-CPU lists, and its migrate type, from
-    /// [`PageBlocks::TYPE_SHIFT`] on; [`PageBlocks::NONE`] for one that is not the zone's.
+    /// For each page block, the number of its free pages ([`PageBlocks::FREE`]), without those on per-CPU lists, and
+    /// its migrate type, from [`PageBlocks::TYPE_SHIFT`] on; [`PageBlocks::NONE`] for one that does not belong to the
+    /// zone.
     pub blocks: [u16; PageBlocks::ROOM],
 }
 
 impl PageBlocks {
-    /// The most page blocks in a record.
+    /// The maximum number of page blocks in a record.
     pub const ROOM: usize = 256;
     /// The bits with the number of free pages.
     pub const FREE: u16 = 0xfff;
     /// The shift of the migrate type.
     pub const TYPE_SHIFT: u32 = 12;
-    /// No page block of the zone.
+    /// The page block does not belong to the zone.
     pub const NONE: u16 = u16::MAX;
 }
 
@@ -57,7 +58,7 @@ impl Default for PageBlocks {
     }
 }
 
-/// What a frame is used for. A place in [`BlockUse::counts`], and the low bits of a word of [`BlockFrames`].
+/// What a frame is used for: an index into [`BlockUse::counts`], and the low bits of a word of [`BlockFrames`].
 #[allow(missing_docs)]
 pub mod frame_use {
     /// In no block: a hole, or reserved at boot.
@@ -79,23 +80,23 @@ pub mod frame_use {
     pub const COUNT: usize = 8;
 }
 
-/// What the frames of page blocks are used for. Blocks change while they are looked at: the counts of each are of about
-/// one moment.
+/// What the frames of page blocks are used for. Blocks change while they are read: the counts of each block are from
+/// about the same moment.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct BlockUse {
-    /// The number of the first one.
+    /// The number of the first page block.
     pub first: u64,
-    /// How many of `counts` there are: at least 1.
+    /// How many of `counts` are used: at least 1.
     pub count: u32,
     /// 0.
     pub pad: u32,
-    /// The frames of each, by [`frame_use`]; all 0 for one that is not the zone's.
+    /// The frames of each page block, by [`frame_use`]; all 0 for one that does not belong to the zone.
     pub counts: [[u16; frame_use::COUNT]; BlockUse::ROOM],
 }
 
 impl BlockUse {
-    /// The most page blocks in a record.
+    /// The maximum number of page blocks in a record.
     pub const ROOM: usize = 26;
 }
 
@@ -111,20 +112,20 @@ impl Default for BlockUse {
 pub struct BlockFrames {
     /// The number of the page block.
     pub number: u64,
-    /// What is known of each frame: see the constants.
+    /// The state of each frame: see the constants.
     pub frames: [u32; BLOCK_PAGES as usize],
 }
 
 impl BlockFrames {
     /// The bits with the use ([`frame_use`]).
     pub const USE: u32 = 0xf;
-    /// The shift of the order (4 bits) of the block of frames that it lies in.
+    /// The shift of the order (4 bits) of the block of frames that contains the frame.
     pub const ORDER_SHIFT: u32 = 4;
-    /// It is the first frame of that block.
+    /// The frame is the first one of that block.
     pub const FIRST: u32 = 1 << 8;
     /// The shift of the flags (8 bits): [`frame_flag`](crate::translation::frame_flag).
     pub const FLAGS_SHIFT: u32 = 9;
-    /// The shift of the number of references, 255 for that many or more.
+    /// The shift of the number of references; 255 means 255 or more.
     pub const REFERENCES_SHIFT: u32 = 24;
 }
 
@@ -134,7 +135,7 @@ impl Default for BlockFrames {
     }
 }
 
-/// One slab cache. The last record is not a cache: it sums up allocations of whole pages and the per-CPU arrays of free
+/// One slab cache. The last record is not a cache: it counts allocations of whole pages and the per-CPU arrays of free
 /// objects.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -143,7 +144,7 @@ pub struct SlabCacheInfo {
     pub name: [u8; 32],
     /// Bytes of an object that its owner may use; 0 for whole pages.
     pub object_size: u32,
-    /// Bytes from one object to the next.
+    /// The distance from one object to the next, in bytes.
     pub stride: u32,
     /// Objects handed out.
     pub active: u64,
@@ -172,13 +173,13 @@ pub struct VmallocInfo {
     pub start: u64,
     /// One past the guard page.
     pub end: u64,
-    /// The physical address of areas that are contiguous there; `u64::MAX` else.
+    /// The physical address if the area is physically contiguous, otherwise `u64::MAX`.
     pub phys: u64,
     /// Mapped pages.
     pub pages: u64,
     /// [`area`].
     pub kind: u32,
-    /// 1 for an area that was freed and waits for its invalidation.
+    /// 1 for an area that was freed and still has to be invalidated in the TLBs.
     pub lazy: u32,
     /// The caller that allocated it: file and line, NUL-padded.
     pub caller: [u8; 64],
@@ -216,35 +217,35 @@ pub struct CmaInfo {
     pub failed: u64,
 }
 
-/// The most generations of hot pages at a time.
+/// The maximum number of generations of hot pages.
 pub const GENERATIONS: usize = 8;
 
-/// Reclaim's lists of a node, of the pages of one control group or of none. (Counts of hot pages, and of all, are those
-/// of the last time that reclaim has looked at each.)
+/// Reclaim's lists of a node, for the pages of one control group or of none. (The counts of hot pages and of all pages
+/// are from the last time that reclaim looked at each page.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ListsInfo {
-    /// Cold pages whose access flag says nothing yet.
+    /// Cold pages whose access flag has not been cleared yet, and so says nothing.
     pub fresh: u64,
     /// Cold pages whose access flag was cleared.
     pub watched: u64,
     /// Hot pages.
     pub hot: u64,
-    /// Pages of programs, among them those that are on no list yet, or cannot leave.
+    /// Pages of programs, including those that are on no list yet or cannot be reclaimed.
     pub pages: u64,
-    /// Those of them of which it was found that a locked area maps them.
+    /// Of these, pages that were found to be mapped by a locked area.
     pub locked: u64,
-    /// How often reclaim has looked at each page; 0: it has never had to.
+    /// How often reclaim has looked at each page; 0 if it was never needed.
     pub rounds: u64,
     /// Generations of hot pages.
     pub generations: u64,
-    /// Hot pages of each, the oldest one first.
+    /// Hot pages of each generation, the oldest one first.
     pub hot_by_age: [u64; GENERATIONS],
-    /// When each began: how many eighths of the pages have left memory since.
+    /// For each generation, how many eighths of the pages have left memory since it began.
     pub begun: [u64; GENERATIONS],
 }
 
-/// The store of swap. Numbers are pages, but for the bytes.
+/// The swap store. All numbers except the bytes are pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SwapInfo {
@@ -252,13 +253,13 @@ pub struct SwapInfo {
     pub slots: u64,
     /// Slots in use.
     pub used: u64,
-    /// Of these, pages that repeat one word.
+    /// Of these, pages filled with one repeated word.
     pub same: u64,
-    /// Of these, pages that are stored as they are.
+    /// Of these, pages that are stored uncompressed.
     pub raw: u64,
-    /// Bytes of the contents of all others.
+    /// The compressed size of all other pages, in bytes.
     pub bytes: u64,
-    /// Frames that the store takes for all of this.
+    /// Frames that the store uses.
     pub frames: u64,
 }
 
@@ -272,14 +273,13 @@ pub mod vma {
     pub const STACK: u32 = 1 << 4;
     pub const HEAP: u32 = 1 << 5;
     pub const LOCKED: u32 = 1 << 6;
-    /// It maps an object: a file if there is a name, else memory.
+    /// The area maps an object: a file if it has a name, otherwise shared memory.
     pub const OBJECT: u32 = 1 << 7;
 }
 
 /// A part of a process's area, with the counts of Linux's `/proc/PID/smaps`, in pages. As with [`VmallocInfo`], the
-/// `index` is an address, and the answer is about the first area that ends above it. The counts cover the part from
-/// that address to `to`, which for a large area is not its end: a caller that wants the whole area asks again from
-/// there.
+/// `index` is an address, and the answer describes the first area that ends above it. The counts cover the part from
+/// that address to `to`. A large area may extend beyond `to`: a caller that wants the whole area asks again from there.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct AreaInfo {
@@ -287,29 +287,29 @@ pub struct AreaInfo {
     pub start: u64,
     /// One past its last.
     pub end: u64,
-    /// One past the part that is counted.
+    /// The end of the counted part (exclusive).
     pub to: u64,
-    /// The page of the object at the area's start.
+    /// The index of the object's page at the start of the area.
     pub index: u64,
     /// Mapped and in memory (Rss).
     pub resident: u64,
-    /// Of these, touched since they were made old (Referenced).
+    /// Of these, pages accessed since their access flag was last cleared (Referenced).
     pub referenced: u64,
     /// Of these, anonymous (Anonymous).
     pub anon: u64,
-    /// Mapped here alone, and not written (Private_Clean).
+    /// Mapped only here, and clean (Private_Clean).
     pub private_clean: u64,
-    /// Mapped here alone, and written (Private_Dirty).
+    /// Mapped only here, and dirty (Private_Dirty).
     pub private_dirty: u64,
-    /// Held by others too, and not written (Shared_Clean).
+    /// Mapped or held by others too, and clean (Shared_Clean).
     pub shared_clean: u64,
-    /// Held by others too, and written (Shared_Dirty).
+    /// Mapped or held by others too, and dirty (Shared_Dirty).
     pub shared_dirty: u64,
     /// In swap (Swap).
     pub swapped: u64,
-    /// Given up by MADV_FREE, and not written since (LazyFree).
+    /// Marked by MADV_FREE, and not written since (LazyFree).
     pub lazy_free: u64,
-    /// Mapped by blocks of 2 MiB (AnonHugePages).
+    /// Mapped in blocks of 2 MiB (AnonHugePages).
     pub huge: u64,
     /// [`vma`].
     pub flags: u32,
@@ -335,7 +335,7 @@ impl AreaInfo {
         self.huge += part.huge;
     }
 
-    /// Pages that were written, private and shared.
+    /// Dirty pages, private and shared.
     pub fn dirty(&self) -> u64 {
         self.private_dirty + self.shared_dirty
     }

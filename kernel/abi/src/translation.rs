@@ -3,44 +3,44 @@
 
 use crate::layout::Pod;
 
-/// The bits that the kernel keeps in the entries of processes' pages, beside those of the architecture.
+/// The bits that the kernel keeps in the entries of processes' pages, in addition to those of the architecture.
 pub mod software {
-    /// The page was written, whatever the access permissions say.
+    /// The page was written, whatever the entry's access permissions are.
     pub const DIRTY: u64 = 1 << 55;
-    /// The frame has no owner to count.
+    /// The frame has no record whose references are counted.
     pub const SPECIAL: u64 = 1 << 56;
     /// The page is anonymous.
     pub const ANON: u64 = 1 << 57;
-    /// Shift of the number of pages before this one that the same fault brought in.
+    /// Shift of the number of pages before this one that the same fault mapped.
     pub const AHEAD_SHIFT: u32 = 59;
     /// That number.
     pub const AHEAD: u64 = 15 << AHEAD_SHIFT;
 
-    /// In an entry that is not valid: what it stands for, in bits 3 to 1.
+    /// In an invalid entry: what it stands for, in bits 3 to 1.
     pub const ABSENT: u64 = 7 << 1;
-    /// A page in swap: its slot is in bits 47 to 4, and its age when it went, in bits 63 to 48.
+    /// A page in swap: its slot is in bits 47 to 4, and its age at that time in bits 63 to 48.
     pub const SWAP: u64 = 1 << 1;
     /// A page that is being moved: its old frame is in bits 47 to 12.
     pub const MIGRATION: u64 = 2 << 1;
-    /// A marker: its note is in bits 63 to 4.
+    /// A marker: its data is in bits 63 to 4.
     pub const MARKER: u64 = 3 << 1;
 }
 
-/// What the last entry stands for.
+/// What the last entry of a walk stands for.
 pub mod outcome {
     /// Memory or a device, at [`TranslationInfo::physical`](super::TranslationInfo::physical).
     pub const MAPPED: u32 = 0;
     /// Nothing: no area is there.
     pub const UNMAPPED: u32 = 1;
-    /// Nothing yet: a page of an area that nobody has touched here.
+    /// Nothing yet: a page of an area that has not been accessed here.
     pub const UNTOUCHED: u32 = 2;
     /// A page in swap.
     pub const SWAPPED: u32 = 3;
     /// A page that is being moved from the frame at [`TranslationInfo::physical`](super::TranslationInfo::physical).
     pub const MOVING: u32 = 4;
-    /// Nothing, but a stack above that an access extends.
+    /// Nothing, but it is below a stack that an access would extend.
     pub const BELOW_STACK: u32 = 5;
-    /// Nothing: the address is in neither half.
+    /// Nothing: the address belongs to neither half.
     pub const OUTSIDE: u32 = 6;
     /// Nothing: the process has no memory any more.
     pub const ENDED: u32 = 7;
@@ -72,11 +72,11 @@ pub mod whereabouts {
     pub const IN_MEMORY: u32 = 2;
     /// In swap.
     pub const IN_SWAP: u32 = 3;
-    /// On its way to swap, or to a frame.
+    /// Being moved to swap, or to a frame.
     pub const MOVING: u32 = 4;
-    /// With the server that has the file.
+    /// With the server of the file.
     pub const WITH_PAGER: u32 = 5;
-    /// In the boot archive, at no page boundary.
+    /// In the boot archive, but not page-aligned.
     pub const IN_ARCHIVE: u32 = 6;
     /// Nowhere: it would be a page of zeros.
     pub const NOWHERE: u32 = 7;
@@ -96,11 +96,11 @@ pub mod note {
     pub const AREA: u32 = 8;
     /// The entry has a marker.
     pub const MARKER: u32 = 16;
-    /// Of a page that is being moved: accessed since it was made old.
+    /// For a page that is being moved: it was accessed since its access flag was last cleared.
     pub const WAS_YOUNG: u32 = 32;
-    /// Likewise: written since it was clean.
+    /// For a page that is being moved: it is dirty.
     pub const WAS_DIRTY: u32 = 64;
-    /// Likewise: a write needs no further check.
+    /// For a page that is being moved: a write needs no further check.
     pub const WAS_WRITABLE: u32 = 128;
 }
 
@@ -129,19 +129,19 @@ pub mod frame_flag {
     ];
 }
 
-/// A page frame: what its record says at a moment.
+/// A page frame: the state of its record at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FrameInfo {
     /// Its number.
     pub pfn: u64,
-    /// The first frame of the block that it lies in.
+    /// The first frame of the block that contains it.
     pub head: u64,
     /// The key of the control group that the page is charged to, 0 for the root.
     pub control_group: u64,
-    /// A page of user memory: its number in its owner.
+    /// For a page of user memory: its index in its owner.
     pub index: u64,
-    /// 1 if all this is about a frame of memory; 0 if there is none.
+    /// 1 if the record describes a frame of memory; 0 if there is none.
     pub exists: u32,
     /// Its node.
     pub node: u32,
@@ -151,7 +151,7 @@ pub struct FrameInfo {
     pub references: u32,
     /// Of these, pins.
     pub pins: u32,
-    /// The most entries that can map a page of user memory.
+    /// The maximum number of entries that can map a page of user memory.
     pub mappings: u32,
     /// [`frame_flag`].
     pub flags: u32,
@@ -171,11 +171,11 @@ pub struct FrameInfo {
 pub struct SlotInfo {
     /// Its number.
     pub number: u64,
-    /// The first frame of the block that its contents lie in, if `bytes` is not 0.
+    /// The first frame of the block that holds its contents, if `bytes` is not 0.
     pub block: u64,
-    /// Entries, and others, that keep it.
+    /// The number of its references, from entries and from others.
     pub users: u32,
-    /// What its contents take; 0 if they repeat one word.
+    /// The compressed size of its contents; 0 if they repeat one word.
     pub bytes: u32,
 }
 
@@ -187,11 +187,11 @@ pub struct TranslationInfo {
     pub address: u64,
     /// The root table.
     pub root: u64,
-    /// MAIR_EL1, which gives the memory types of entries.
+    /// MAIR_EL1, which defines the memory types of entries.
     pub mair: u64,
     /// The entries that a walk reads, from level 0 on.
     pub entries: [u64; 4],
-    /// The tables that they are in.
+    /// The tables that contain them.
     pub tables: [u64; 4],
     /// The physical address: see [`outcome`].
     pub physical: u64,
@@ -199,15 +199,15 @@ pub struct TranslationInfo {
     pub generations: [u64; 2],
     /// The area around the address: its first byte, and one past its last. See [`note::AREA`].
     pub area: [u64; 2],
-    /// The page of the area's object that the address is in.
+    /// The index of the page of the area's object at this address.
     pub index: u64,
     /// How many entries there are.
     pub levels: u32,
     /// The ASID; 0 if the space has none.
     pub asid: u32,
-    /// The CPUs that run with the ASID, or last did: a bit each.
+    /// The CPUs that run with the ASID, or did so last: a bit for each.
     pub running: u32,
-    /// The CPUs that have to flush their TLBs before they next load a table: a bit each.
+    /// The CPUs that must flush their TLBs before they next load a table: a bit for each.
     pub owing: u32,
     /// [`note`].
     pub notes: u32,
@@ -223,9 +223,9 @@ pub struct TranslationInfo {
     pub area_flags: u32,
     /// The slot, of a page in swap.
     pub slot: SlotInfo,
-    /// The frame, of a mapped address, and of an object's page that is in one.
+    /// The frame of a mapped address, or of the object's page if it is resident.
     pub frame: FrameInfo,
-    /// The path of the file that the area maps; the part of the kernel's half.
+    /// The path of the file that the area maps; for the kernel's half, the name of the region.
     pub name: [u8; 64],
 }
 

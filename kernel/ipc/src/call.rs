@@ -1,4 +1,4 @@
-//! Call records: one for each thread that calls, for all its calls one after the other.
+//! Call records: each thread that calls has one, and uses it for all its calls in turn.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -11,24 +11,24 @@ use quire_mm::fallible::{AllocError, KArc};
 use super::reply::Saved;
 use super::word::{Generation, Outcome, Word};
 
-/// The registers x0 to x10 of a thread that sleeps in a call or a receive, or what stands for them: x0 is the answer,
-/// x1 to x7 the message, x9 the badge. x10 is for the sender how many of its six words carry something, beside options,
-/// and for the receiver the events that came.
+/// The registers x0 to x10 of a thread that sleeps in a call or a receive, or a substitute for them: x0 is the result,
+/// x1 to x7 the message, x9 the badge. In x10 the sender passes its options and how many of its six words are used; the
+/// receiver finds the events that have arrived there.
 pub type Registers = [u64; 11];
 
-/// Of [`Registers`], the label and the words.
+/// The label and the words in [`Registers`].
 pub(crate) const MESSAGE: core::ops::Range<usize> = 1..8;
 /// Of [`Registers`], the badge.
 pub(crate) const BADGE: usize = 9;
-/// Of [`Registers`], the sender's options and the receiver's events.
+/// The sender's options, or the receiver's events, in [`Registers`].
 pub(crate) const EXTRA: usize = 10;
 
-/// Copies a message: the label, and as many words as the sender says. The receiver's other registers of a message
-/// become zero, whatever the sender's hold.
+/// Copies a message: the label, and as many words as the sender uses. The receiver's remaining message registers become
+/// zero, whatever the sender's contain.
 #[inline]
 pub(crate) fn copy_message(to: &mut Registers, from: &Registers) {
     if from[EXTRA] & options::WORDS >= 6 {
-        // (By name, so that they go through registers and not through a call of memcpy.)
+        // (An array pattern, so that the values go through registers instead of a call of memcpy.)
         let [_, label, a, b, c, d, e, f, ..] = *from;
         [to[1], to[2], to[3], to[4], to[5], to[6], to[7]] = [label, a, b, c, d, e, f];
         return;
@@ -39,40 +39,42 @@ pub(crate) fn copy_message(to: &mut Registers, from: &Registers) {
     }
 }
 
-/// A thread's calls. Shared with replies that may be later than the caller's patience.
+/// A thread's calls. Shared with replies, which may outlive the caller's wait.
 pub struct Call<M: Machine> {
     pub(crate) word: Word,
-    /// The caller, for whoever wakes it.
+    /// The caller's thread, for whoever wakes it.
     pub(crate) thread: usize,
     /// The caller's registers. Written by the caller between calls; read while the call is under way.
     pub(crate) registers: AtomicPtr<Registers>,
-    /// The address of the endpoint, which the caller holds. As `registers`.
+    /// The address of the endpoint, of which the caller holds a reference. Accessed as `registers`.
     pub(crate) endpoint: AtomicUsize,
-    /// The badge of the sender. As `registers`.
+    /// The badge of the sender. Accessed as `registers`.
     pub(crate) badge: AtomicU64,
-    /// The caller is parked while it waits: see [`Endpoint::hand_over`](super::Endpoint::hand_over). As `registers`.
+    /// Whether the caller is parked while it waits: see [`Endpoint::hand_over`](super::Endpoint::hand_over). Accessed
+    /// as `registers`.
     pub(crate) is_parked: AtomicBool,
-    /// In an endpoint's queue, under its lock.
+    /// The link in an endpoint's queue, under its lock.
     pub(crate) link: LinkedListLink,
-    /// The reply's entry if it was saved, for as long as the call is held. Under the lock of the call's endpoint.
+    /// The saved reply to this call, if there is one, for as long as the call is held. Under the lock of the call's
+    /// endpoint.
     pub(crate) saved: AtomicPtr<Saved<M>>,
-    /// What its server is to be told as soon as it saves the call, but for [`News::GONE`](super::News::GONE). As
-    /// `saved`.
+    /// The news that the server receives as soon as it saves the call, except [`News::GONE`](super::News::GONE).
+    /// Accessed as `saved`.
     pub(crate) news: AtomicU32,
-    /// What the call carries that [`Call::attached_to`] names. Written by the caller between calls, and by whoever
-    /// [is at work](super::Reply::with_caller) on the caller.
+    /// The attachments of the call that [`Call::attached_to`] names. Written by the caller between calls, and by a
+    /// thread that [works](super::Reply::with_caller) on the caller.
     pub(crate) attachments: UnsafeCell<Attachments>,
-    /// The number of the last generation whose call carries something: a plain call touches neither this nor what
-    /// follows.
+    /// The number of the last generation whose call has attachments. A plain call accesses neither this field nor the
+    /// following ones.
     pub(crate) attached_to: AtomicU64,
-    /// The address of a page of a window that the caller is to bring in, with [`WRITE`] if for writing; [`NOTHING`] for
-    /// none.
+    /// The address of a page of a window that the caller must bring in, with [`WRITE`] if it will be written;
+    /// [`NOTHING`] for none.
     pub(crate) wanted: AtomicUsize,
-    /// The caller could not bring a page in: it is not asked again.
+    /// The caller failed to bring a page in, and is not asked again.
     pub(crate) is_broken: AtomicBool,
 }
 
-/// No generation's number, and no page's address.
+/// Neither the number of a generation nor the address of a page.
 const NOTHING: usize = usize::MAX;
 /// Of [`Call::wanted`]: for writing.
 const WRITE: usize = 1;
@@ -80,13 +82,13 @@ const WRITE: usize = 1;
 intrusive_adapter!(pub(crate) InQueue<M> = UnsafeRef<Call<M>>: Call<M> { link => LinkedListLink } where M: Machine);
 
 // SAFETY: the link is only touched under the lock of the endpoint in whose queue it is; the attachments by the caller
-// between calls, and between `Word::begin_answer` and its end, which one thread at a time is; the rest is atomic.
+// between calls, and by the one thread at a time that is between `Word::begin_answer` and its end; the rest is atomic.
 unsafe impl<M: Machine> Sync for Call<M> {}
 // SAFETY: as above; nothing in it is bound to a CPU.
 unsafe impl<M: Machine> Send for Call<M> {}
 
 impl<M: Machine> Call<M> {
-    /// The record of the thread with this name, which has not called yet and makes all its calls.
+    /// The record of the thread with this name, which has not called yet and will use it for all its calls.
     pub fn try_new(thread: usize) -> Result<KArc<Self>, AllocError> {
         KArc::try_new(Self {
             word: Word::new(),
@@ -105,7 +107,7 @@ impl<M: Machine> Call<M> {
         })
     }
 
-    /// Writes down who calls, with which message. Between calls.
+    /// Records who calls, and with which message. Called between calls.
     pub(crate) fn describe(&self, registers: *mut Registers, endpoint: usize, badge: u64, is_parked: bool) {
         self.registers.store(registers, Ordering::Relaxed);
         self.endpoint.store(endpoint, Ordering::Relaxed);
@@ -114,43 +116,44 @@ impl<M: Machine> Call<M> {
         self.news.store(0, Ordering::Relaxed);
     }
 
-    /// The caller's next call carries this. Between calls.
+    /// Sets the attachments of the caller's next call. Called between calls.
     pub fn load(&self, attachments: Attachments) {
-        // SAFETY: no call is under way, so nobody is at work on the caller.
+        // SAFETY: no call is under way, so no other thread works on the caller.
         unsafe { *self.attachments.get() = attachments };
         self.wanted.store(NOTHING, Ordering::Relaxed);
         self.is_broken.store(false, Ordering::Relaxed);
-        // (All published by the endpoint's lock.)
+        // (The endpoint's lock publishes all of this.)
         self.attached_to.store(self.word.next().number(), Ordering::Relaxed);
     }
 
-    /// The caller's next call carries nothing: what it was loaded for was not made. Between calls.
+    /// Removes the attachments of the caller's next call, since the call that they were loaded for was not made. Called
+    /// between calls.
     pub fn unload(&self) {
         self.attached_to.store(NOTHING as u64, Ordering::Relaxed);
     }
 
-    /// Whether the caller's call carries something.
+    /// Whether the caller's call has attachments.
     #[inline]
     pub fn has_attachments(&self, call: Generation) -> bool {
         self.attached_to.load(Ordering::Relaxed) == call.number()
     }
 
-    /// The page that the caller is to bring in, and whether for writing. The caller's, during a call that has
-    /// attachments.
+    /// Takes the page that the caller must bring in, and whether it will be written. Called by the caller, during a
+    /// call with attachments.
     pub fn take_wanted(&self) -> Option<(usize, bool)> {
         let wanted = self.wanted.swap(NOTHING, Ordering::Acquire);
         (wanted != NOTHING).then_some((wanted & !WRITE, wanted & WRITE != 0))
     }
 
-    /// The page that was wanted cannot be had.
+    /// Notes that the caller could not bring the page in.
     pub fn note_broken(&self) {
         self.is_broken.store(true, Ordering::Release);
     }
 
-    /// The caller, which was parked, has resumed: if it sleeps again, it sees by itself how its call ends.
+    /// Notes that the caller, which was parked, has resumed: if it sleeps again, it completes its call itself.
     #[inline]
     pub fn resume(&self) {
-        // Whoever reads it has claimed the caller, after it has gone to sleep again.
+        // Whoever reads this has claimed the caller, after it has gone to sleep again.
         self.is_parked.store(false, Ordering::Relaxed);
     }
 
@@ -160,14 +163,14 @@ impl<M: Machine> Call<M> {
         self.word.outcome(|| machine.relax())
     }
 
-    /// The caller has seen how its call ended.
+    /// Notes that the caller has seen how its call ended.
     #[inline]
     pub fn finish(&self, call: Generation) {
         self.word.finish(call);
     }
 }
 
-/// A caller that waits for its answer, and goes on waiting for as long as somebody has this.
+/// A caller that waits for its answer, and keeps waiting for as long as this value exists.
 pub struct Caller<'a, M: Machine> {
     pub(crate) call: &'a Call<M>,
     pub(crate) generation: Generation,
@@ -179,22 +182,22 @@ impl<M: Machine> Caller<'_, M> {
         self.call.thread
     }
 
-    /// How many handles the answer may bring.
+    /// The maximum number of handles in the answer.
     pub fn room(&self) -> usize {
-        // SAFETY: the caller waits, and leaves its registers to whoever has this.
+        // SAFETY: the caller waits, and leaves its registers to the owner of this value.
         let registers = unsafe { &*self.call.registers.load(Ordering::Relaxed) };
         ((registers[EXTRA] & options::ROOM) >> options::ROOM.trailing_zeros()) as usize
     }
 
-    /// What the call carries, if anything.
+    /// The attachments of the call, if it has any.
     pub fn attachments(&mut self) -> Option<&mut Attachments> {
-        // SAFETY: the record is this thread's for as long as it has this, and `&mut self` makes the reference the only
-        // one.
+        // SAFETY: the record belongs to this thread while this value exists, and `&mut self` makes the reference the
+        // only one.
         self.call.has_attachments(self.generation).then(|| unsafe { &mut *self.call.attachments.get() })
     }
 
-    /// Asks the caller to bring in a page of a window, for which it is to be woken; `false` if it has tried before, and
-    /// could not.
+    /// Asks the caller to bring in a page of a window; this function's caller must wake it. `false` if the caller has
+    /// tried before and failed.
     pub fn want(&self, page: usize, write: bool) -> bool {
         let may_come = !self.call.is_broken.load(Ordering::Acquire);
         if may_come {

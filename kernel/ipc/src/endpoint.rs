@@ -1,4 +1,4 @@
-//! Endpoints: where calls, events and news of saved calls meet the threads that receive them.
+//! Endpoints: calls, events and news of saved calls wait here for threads that receive them, or the other way round.
 
 use core::cell::{Cell, UnsafeCell};
 use core::mem::ManuallyDrop;
@@ -16,10 +16,10 @@ use super::call::{BADGE, Call, EXTRA, InQueue, MESSAGE, Registers, copy_message}
 use super::reply::{News, Reply, Saved, WithNews};
 use super::word::{Generation, Outcome};
 
-/// Calls that are broken under one hold of the lock.
+/// The number of calls that are broken under one hold of the lock.
 const BATCH: usize = 16;
 
-/// What became of a call that was sent.
+/// The result of sending a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// A receiver has it, and was roused.
@@ -30,9 +30,9 @@ pub enum Sent {
 
 /// What a receive found.
 pub enum Received<M: Machine> {
-    /// A call: its message is in the registers, and this answers it.
+    /// A call: its message is in the registers, and this reply answers it.
     Call(Reply<M>),
-    /// Something else, which is in the registers.
+    /// Something else, which is described in the registers.
     Other,
     /// Nothing yet: the receiver waits.
     Nothing,
@@ -40,18 +40,18 @@ pub enum Received<M: Machine> {
 
 /// A call that was handed over to a receiver's thread.
 pub struct HandedOver<M: Machine> {
-    /// Which call of its record it is.
+    /// The generation of the call in its record.
     pub generation: Generation,
-    /// The right to answer, for a receiver that is parked: its receive is over, and it does not
-    /// [leave](Endpoint::leave). Another one comes for it when it leaves.
+    /// The right to answer, for a receiver that is parked: its receive is complete, and it does not
+    /// [leave](Endpoint::leave). A receiver that is not parked gets it when it leaves.
     pub reply: Option<Reply<M>>,
 }
 
-/// What became of an answer that was to be handed back ([`Endpoint::hand_back`]).
+/// The result of [`Endpoint::hand_back`].
 pub enum HandedBack<M: Machine> {
-    /// The caller was claimed, and the server waits as a receiver. What is left of the reply is to be dropped.
+    /// The caller was claimed, and the server waits as a receiver. The server must drop the rest of the reply.
     Claimed(Reply<M>),
-    /// The caller was roused in the ordinary way, or is gone. The server does not wait yet, and drops what is left of
+    /// The caller was roused in the ordinary way, or is gone. The server does not wait yet, and must drop the rest of
     /// the reply.
     Answered(Reply<M>),
     /// There is something to receive, or the endpoint is dead: nothing has happened.
@@ -62,11 +62,11 @@ pub enum HandedBack<M: Machine> {
 pub struct Receiver<M: Machine> {
     thread: usize,
     registers: Cell<*mut Registers>,
-    /// Whether its thread is parked while it waits, so that whoever claims it ends its receive. The thread's own while
-    /// it runs; read by whoever has claimed it.
+    /// Whether its thread is parked while it waits, so that whoever claims the thread completes its receive. Written by
+    /// the thread itself while it runs; read by whoever has claimed it.
     is_parked: Cell<bool>,
     link: LinkedListLink,
-    /// Under the endpoint's lock while it is linked; afterwards the thread's own.
+    /// Under the endpoint's lock while the receiver is linked; otherwise the thread's own.
     reply: UnsafeCell<Option<Reply<M>>>,
     /// [`WAITS`], [`SERVED`] or [`DEAD`]. Changed under the endpoint's lock.
     state: AtomicU32,
@@ -82,7 +82,7 @@ const DEAD: u32 = 2;
 intrusive_adapter!(Waiting<M> = UnsafeRef<Receiver<M>>: Receiver<M> { link => LinkedListLink } where M: Machine);
 
 impl<M: Machine> Receiver<M> {
-    /// A receiver for one receive of the thread `thread`, whose registers are these.
+    /// A receiver for one receive of the thread `thread` with these registers.
     pub fn new(thread: usize, registers: *mut Registers) -> Self {
         Self {
             thread,
@@ -94,7 +94,7 @@ impl<M: Machine> Receiver<M> {
         }
     }
 
-    /// One for all receives in which the thread with this name is parked. It is not waiting.
+    /// A receiver for all receives in which the thread with this name is parked. It does not wait yet.
     pub const fn reusable(thread: usize) -> Self {
         Self {
             thread,
@@ -106,7 +106,7 @@ impl<M: Machine> Receiver<M> {
         }
     }
 
-    /// Prepares a [reusable](Receiver::reusable) one for a wait of its thread, whose registers are these.
+    /// Prepares a [reusable](Receiver::reusable) receiver for a wait of its thread with these registers.
     #[inline]
     pub fn prepare(&self, registers: *mut Registers) {
         debug_assert!(!self.link.is_linked(), "a wait within a wait");
@@ -114,34 +114,35 @@ impl<M: Machine> Receiver<M> {
         self.is_parked.set(true);
     }
 
-    /// Its thread has resumed, and is not parked if it sleeps again: it [leaves](Endpoint::leave) by itself.
+    /// Notes that its thread has resumed. If the thread sleeps again, it is not parked, and [leaves](Endpoint::leave)
+    /// by itself.
     #[inline]
     pub fn resume(&self) {
         self.is_parked.set(false);
     }
 
-    /// Whether it need not wait any more. It [leaves](Endpoint::leave) nevertheless: whoever served it may still be
+    /// Whether it need not wait any more. It must [leave](Endpoint::leave) nevertheless: whoever served it may still be
     /// about to wake it.
     #[inline]
     pub fn is_served(&self) -> bool {
         self.state.load(Ordering::Acquire) != WAITS
     }
 
-    /// Gives it a call's message and events.
+    /// Gives the receiver a call's message and the events.
     ///
     /// # Safety
     /// The receiver is in `Endpoint::receive`, or waits, and the endpoint's lock is held; the call's registers belong
     /// to its caller, which waits.
     #[inline]
     unsafe fn take_call(&self, call: &Call<M>, events: u64) {
-        // SAFETY: the registers are the receiver's for as long as it waits (`Endpoint::receive` has that promise), the
-        // lock makes the caller the only one who writes to them, and the other registers are those of another thread.
+        // SAFETY: the registers are the receiver's for as long as it waits (a promise of `Endpoint::receive`); the lock
+        // makes this thread the only one that writes to them; and the other registers belong to another thread.
         let (to, from) = unsafe { (&mut *self.registers.get(), &*call.registers.load(Ordering::Relaxed)) };
         copy_message(to, from);
         (to[0], to[BADGE], to[EXTRA]) = (received::CALL, call.badge.load(Ordering::Relaxed), events);
     }
 
-    /// Gives it a kind, a label and events.
+    /// Gives the receiver a kind, a label and the events.
     ///
     /// # Safety
     /// As [`Receiver::take_call`].
@@ -167,19 +168,18 @@ struct State<M: Machine> {
 enum Purpose {
     /// It is not known yet.
     Undecided,
-    /// Calls too: there was a sender.
+    /// Calls too: a sender exists or existed.
     Calls,
-    /// Events alone: a thread may receive here while it has a call to answer, and there will be no sender.
+    /// Only events: a thread may receive here while it has a call to answer, and no sender will be made.
     Events,
 }
 
-// SAFETY: links, nodes and what they hold are only touched under the lock that this lives in. A node is taken out
-// before its owner goes: a receiver by `Endpoint::leave`, a call by `Endpoint::withdraw`, a saved reply by its drop.
+// SAFETY: links, nodes and their contents are only touched under the lock that protects this state. A node is removed
+// before its owner ends: a receiver by `Endpoint::leave`, a call by `Endpoint::withdraw`, a saved reply by its drop.
 unsafe impl<M: Machine> Send for State<M> {}
 
 impl<M: Machine> State<M> {
-    /// Whether there is something to receive; if so, it is given to the receiver: one piece of news or one call, and
-    /// all events.
+    /// Gives the receiver what there is to receive, if anything: one piece of news or one call, and all events.
     ///
     /// # Safety
     /// As [`Receiver::take_call`].
@@ -195,10 +195,10 @@ impl<M: Machine> State<M> {
             return Received::Other;
         }
         if let Some(call) = self.calls.pop_front() {
-            // SAFETY: a queued record is its caller's, which takes the lock before it lets go of it. `ManuallyDrop`,
-            // since the queue owns nothing.
+            // SAFETY: a queued record is kept by its caller, which takes the lock before it lets go of it.
+            // `ManuallyDrop`, since the queue owns nothing.
             let call = unsafe { ManuallyDrop::new(KArc::from_raw(UnsafeRef::into_raw(call))) };
-            // SAFETY: the caller's promise; this call's caller waits, or comes for the lock.
+            // SAFETY: the caller's promise; the caller of this call waits, or will take the lock.
             unsafe { receiver.take_call(&call, core::mem::take(&mut self.events)) };
             let generation = call.word.hold();
             return Received::Call(Reply::new(machine, KArc::clone(&call), generation));
@@ -219,7 +219,7 @@ impl<M: Machine> State<M> {
         self.events != 0 || self.is_dead || !self.calls.is_empty() || !self.news.is_empty()
     }
 
-    /// Takes the receiver out that has waited longest, to be given something.
+    /// Removes the receiver that has waited longest, to serve it.
     #[inline]
     fn next_receiver(&mut self) -> Option<UnsafeRef<Receiver<M>>> {
         self.receivers.pop_front()
@@ -234,7 +234,7 @@ pub struct Endpoint<M: Machine> {
 }
 
 impl<M: Machine> Endpoint<M> {
-    /// An endpoint where nothing has happened. `owner` is the process that receives there.
+    /// An endpoint without calls or events. `owner` is the process that receives there.
     pub fn try_new(machine: M, owner: u32) -> Result<KArc<Self>, AllocError> {
         let state = State {
             calls: LinkedList::new(InQueue::NEW),
@@ -252,17 +252,17 @@ impl<M: Machine> Endpoint<M> {
         self.owner
     }
 
-    /// Whether somebody may receive here, as it is now.
+    /// Whether the endpoint is alive at this moment.
     pub fn is_open(&self) -> bool {
         !self.state.lock().is_dead
     }
 
-    /// There will be a sender. EBUSY if somebody receives here who can take no call.
+    /// Notes that there will be a sender. EBUSY if a thread receives here that can take no call.
     pub fn admit_sender(&self) -> Result<(), Errno> {
         self.decide(Purpose::Calls)
     }
 
-    /// There will be no sender: only events come here. EBUSY if there was one.
+    /// Notes that there will be no sender, only events. EBUSY if there was a sender.
     pub fn admit_events_alone(&self) -> Result<(), Errno> {
         self.decide(Purpose::Events)
     }
@@ -275,13 +275,13 @@ impl<M: Machine> Endpoint<M> {
         if state.purpose == wanted { Ok(()) } else { Err(Errno::EBUSY) }
     }
 
-    /// Sends the message in `registers`. A waiting receiver gets it at once, and `rouse` is told its thread, under the
-    /// lock: it does not end before `rouse` returns. EPIPE if the endpoint is dead.
+    /// Sends the message in `registers`. A waiting receiver gets it at once; then `rouse` is called under the lock with
+    /// the receiver's thread, which does not end before `rouse` returns. EPIPE if the endpoint is dead.
     ///
     /// # Safety
-    /// The caller owns the endpoint until the call has ended. `registers` are the calling thread's, which touches
-    /// neither them nor the record, and does not end, before the call has ended: it has an [outcome](Call::outcome), or
-    /// was [withdrawn](Endpoint::withdraw) or [given up](Endpoint::give_up).
+    /// The caller keeps the endpoint alive until the call has ended. `registers` belong to the calling thread, which
+    /// touches neither them nor the record, and does not end, before the call has ended: the call has an
+    /// [outcome](Call::outcome), or was [withdrawn](Endpoint::withdraw) or [given up](Endpoint::give_up).
     #[inline]
     pub unsafe fn call(
         &self,
@@ -297,13 +297,13 @@ impl<M: Machine> Endpoint<M> {
         }
         let Some(receiver) = state.next_receiver() else {
             let generation = call.word.begin_queued();
-            // SAFETY: the caller's promise: it comes to take the record out, unless a receiver has done so.
+            // SAFETY: the caller's promise: it removes the record, unless a receiver has done so.
             state.calls.push_back(unsafe { UnsafeRef::from_raw(KArc::as_ptr(call)) });
             return Ok(Sent::Queued(generation));
         };
         let generation = call.word.begin_held();
-        // SAFETY: the receiver was linked, so it waits and comes for the lock before it leaves; the registers of the
-        // caller are its own.
+        // SAFETY: the receiver was linked, so it waits and takes the lock before it leaves; the registers of the caller
+        // are its own.
         unsafe {
             receiver.take_call(call, core::mem::take(&mut state.events));
             *receiver.reply.get() = Some(Reply::new(self.machine, call.clone(), generation));
@@ -313,12 +313,12 @@ impl<M: Machine> Endpoint<M> {
         Ok(Sent::Received(generation))
     }
 
-    /// As [`Endpoint::call`], if a receiver waits and `claim`, which is told its thread under the lock, says that this
-    /// thread is now the caller's to run, and runs nowhere. `None`: nothing has happened.
+    /// As [`Endpoint::call`], but only if a receiver waits and `claim`, called under the lock with its thread, returns
+    /// that this thread runs nowhere and is now the caller's to run. `None`: nothing has happened.
     ///
     /// # Safety
     /// As [`Endpoint::call`]. And if the result is `Some`, whoever [answers](Endpoint::hand_back) may do with the
-    /// calling thread what `claim` allows with the receiver.
+    /// calling thread what `claim` allows the caller to do with the receiver.
     #[inline]
     pub unsafe fn hand_over(
         &self,
@@ -329,7 +329,7 @@ impl<M: Machine> Endpoint<M> {
     ) -> Option<HandedOver<M>> {
         let mut state = self.state.lock();
         if state.is_dead {
-            // (It may have receivers left: see `close`.)
+            // (A dead endpoint may have receivers left: see `close`.)
             return None;
         }
         let receiver = state.receivers.front().get()?;
@@ -351,10 +351,10 @@ impl<M: Machine> Endpoint<M> {
         Some(HandedOver { generation, reply: None })
     }
 
-    /// Answers a call and waits for the next, in one step: if there is nothing to receive, and `claim`, which is told
-    /// the caller's thread under the lock, says that this thread is the server's to run, as in [`Endpoint::hand_over`].
-    /// The call is over then for a caller that is parked, too, and `receiver` is linked. If the caller cannot be
-    /// claimed `rouse` is told its thread, as in [`Reply::answer`].
+    /// Answers a call and waits for the next one, in one step, provided that there is nothing to receive, and that
+    /// `claim`, called under the lock with the caller's thread, returns that this thread is the server's to run, as in
+    /// [`Endpoint::hand_over`]. Then the call is complete, also for a caller that is parked, and `receiver` is linked.
+    /// If the caller cannot be claimed, `rouse` is called with its thread, as in [`Reply::answer`].
     ///
     /// # Safety
     /// As [`Endpoint::receive`], if the caller is claimed. The receiver's registers hold the answer.
@@ -382,7 +382,7 @@ impl<M: Machine> Endpoint<M> {
         }
     }
 
-    /// Takes the caller's call out of the queue; `false` if it is not in it any more.
+    /// Takes the caller's call out of the queue; `false` if it is no longer there.
     pub fn withdraw(&self, call: &Call<M>, generation: Generation) -> bool {
         let mut state = self.state.lock();
         let is_queued = call.word.is_queued();
@@ -394,8 +394,8 @@ impl<M: Machine> Endpoint<M> {
         is_queued
     }
 
-    /// The caller gives up a call that was received, and its server is told if it has saved it. `false` if it is
-    /// answered.
+    /// The caller gives up a call that was received; the server is told if it has saved the call. `false` if the call
+    /// was answered.
     pub fn give_up(&self, call: &Call<M>, generation: Generation) -> bool {
         let is_given_up = call.word.give_up(generation, || self.machine.relax());
         if is_given_up {
@@ -404,13 +404,13 @@ impl<M: Machine> Endpoint<M> {
         is_given_up
     }
 
-    /// The caller, whose call was received, has a signal to handle: its server is told if it has saved the call, or
-    /// will be when it does so.
+    /// The caller, whose call was received, has a signal to handle: the server is told if it has saved the call, or as
+    /// soon as it saves it.
     pub fn interrupt(&self, call: &Call<M>) {
         self.tell(call, News::INTERRUPTED);
     }
 
-    /// The caller has brought in the page that was wanted, or could not: as [`Endpoint::interrupt`].
+    /// The caller has brought in the wanted page, or failed to. The server is told as by [`Endpoint::interrupt`].
     pub fn note_ready(&self, call: &Call<M>) {
         self.tell(call, News::READY);
     }
@@ -421,28 +421,28 @@ impl<M: Machine> Endpoint<M> {
             News::GONE => call.saved.swap(null_mut(), Ordering::Relaxed),
             _ => call.saved.load(Ordering::Relaxed),
         };
-        // SAFETY: a saved reply that ends takes this lock to be forgotten first.
+        // SAFETY: a saved reply takes this lock to be forgotten before it ends.
         match unsafe { saved.as_ref() } {
             Some(saved) => self.announce(&mut state, saved, news),
-            // (The next call begins without news.)
+            // (The record's next call begins without news.)
             None => call.news.store(call.news.load(Ordering::Relaxed) | news.0, Ordering::Relaxed),
         }
     }
 
-    /// Puts a saved reply among those with news, and rouses a receiver.
+    /// Adds a saved reply to the list of those with news, and serves a receiver.
     fn announce(&self, state: &mut State<M>, saved: &Saved<M>, news: News) {
         saved.news.set(News(saved.news.get().0 | news.0));
         if !saved.link.is_linked() {
-            // SAFETY: it takes itself out before it ends.
+            // SAFETY: the saved reply removes itself before it ends.
             state.news.push_back(unsafe { UnsafeRef::from_raw(saved) });
         }
         self.serve(state);
     }
 
-    /// Gives what there is to the receiver that has waited longest.
+    /// Gives what there is to receive to the receiver that has waited longest.
     fn serve(&self, state: &mut State<M>) {
         let Some(receiver) = state.next_receiver() else { return };
-        // SAFETY: the receiver was linked, so it waits, and comes for the lock, which is held, before it leaves.
+        // SAFETY: the receiver was linked, so it waits, and takes the lock, which is held here, before it leaves.
         unsafe {
             if let Received::Call(reply) = state.give(self.machine, &receiver) {
                 *receiver.reply.get() = Some(reply);
@@ -452,17 +452,17 @@ impl<M: Machine> Endpoint<M> {
         }
     }
 
-    /// A saved reply is known to its call from here on; `false` if the caller is gone.
+    /// Makes a saved reply known to its call; `false` if the caller is gone.
     pub(crate) fn register(&self, saved: &Saved<M>) -> bool {
         let mut state = self.state.lock();
         let call = saved.reply().call();
-        // A caller that gives up says so in the word first, then comes for the lock of its endpoint: it must be this
-        // one.
+        // A caller that gives up first says so in the word, then takes the lock of its endpoint: it must be this
+        // endpoint.
         if !saved.reply().is_of(self) || !saved.reply().is_awaited() {
             return false;
         }
         call.saved.store(core::ptr::from_ref(saved).cast_mut(), Ordering::Relaxed);
-        // (Its own, if it was known before and has news that nobody has received.)
+        // (Including the saved reply's own news, if it was known before and has news that nobody has received.)
         let news = News(call.news.swap(0, Ordering::Relaxed) | saved.news.get().0);
         if news != News::NONE {
             self.announce(&mut state, saved, news);
@@ -470,29 +470,29 @@ impl<M: Machine> Endpoint<M> {
         true
     }
 
-    /// A saved reply is not known any more.
+    /// Makes a saved reply unknown to its call.
     pub(crate) fn unregister(&self, saved: &Saved<M>) {
         let mut state = self.state.lock();
         saved.reply().call().forget_saved(saved);
         if saved.link.is_linked() {
-            // SAFETY: a linked one is among those with news of this endpoint, whose lock is held.
+            // SAFETY: a linked reply is in the list of those with news of this endpoint, whose lock is held.
             unsafe { state.news.cursor_mut_from_ptr(saved).remove() };
         }
     }
 
-    /// Receives what there is. Otherwise the receiver waits, unless it has no time: EAGAIN. EPIPE if the endpoint is
-    /// dead.
+    /// Receives what there is. If there is nothing, the receiver waits, or gets EAGAIN if it may not wait. EPIPE if the
+    /// endpoint is dead.
     ///
     /// # Safety
-    /// The receiver's registers are the calling thread's, which touches neither them nor the receiver, and does not
-    /// end, before it has left ([`Endpoint::leave`]) if it waits.
+    /// The receiver's registers belong to the calling thread. If it waits, it touches neither them nor the receiver,
+    /// and does not end, before it has left ([`Endpoint::leave`]).
     #[inline]
     pub unsafe fn receive(&self, receiver: &Receiver<M>, may_wait: bool) -> Result<Received<M>, Errno> {
         let mut state = self.state.lock();
         if state.is_dead {
             return Err(Errno::EPIPE);
         }
-        // SAFETY: it receives, and the lock is held.
+        // SAFETY: the receiver is in `receive`, and the lock is held.
         let received = unsafe { state.give(self.machine, receiver) };
         if let Received::Nothing = received {
             if !may_wait {
@@ -508,15 +508,15 @@ impl<M: Machine> Endpoint<M> {
     pub fn leave(&self, receiver: &Receiver<M>) -> Result<Received<M>, Errno> {
         let mut state = self.state.lock();
         if receiver.link.is_linked() {
-            // SAFETY: a linked one waits here, and the lock is held.
+            // SAFETY: a linked receiver waits here, and the lock is held.
             unsafe { state.receivers.cursor_mut_from_ptr(receiver).remove() };
             return Ok(Received::Nothing);
         }
-        // (What is reusable is as new then.)
+        // (This also resets a reusable receiver.)
         if receiver.state.swap(WAITS, Ordering::Relaxed) == DEAD {
             return Err(Errno::EPIPE);
         }
-        // SAFETY: not linked: nobody else looks at it.
+        // SAFETY: the receiver is not linked, so nobody else accesses it.
         Ok(unsafe { (*receiver.reply.get()).take() }.map_or(Received::Other, Received::Call))
     }
 
@@ -533,22 +533,22 @@ impl<M: Machine> Endpoint<M> {
         Ok(())
     }
 
-    /// The endpoint dies: nobody receives there any more. Queued calls break; calls that were received can be answered.
-    /// `point` is passed with no lock held.
+    /// Kills the endpoint: nobody receives there any more. Queued calls are broken; calls that were received can still
+    /// be answered. `point` is called with no lock held.
     pub fn close(&self, mut point: impl FnMut()) {
         while self.close_some() {
             point();
         }
     }
 
-    /// Answers whether there is more to do.
+    /// Returns whether there is more to do.
     fn close_some(&self) -> bool {
         let mut state = self.state.lock();
         state.is_dead = true;
         for _ in 0..BATCH {
             if let Some(receiver) = state.receivers.pop_front() {
                 receiver.state.store(DEAD, Ordering::Release);
-                // SAFETY: it was linked, so its thread comes for the lock before it leaves.
+                // SAFETY: the receiver was linked, so its thread takes the lock before it leaves.
                 unsafe { self.machine.unpark(receiver.thread) };
             } else if let Some(call) = state.calls.pop_front() {
                 let generation = call.word.break_queued();

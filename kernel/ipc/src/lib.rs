@@ -1,13 +1,13 @@
-//! Messages between threads, free of hardware: what a call, a reply and a signal do to an [`Endpoint`] and to those who
-//! wait there. `docs/messages.md` has the whole picture.
+//! Messages between threads, independent of hardware: what a call, a reply and a signal do to an [`Endpoint`] and to
+//! the threads that wait there. `docs/messages.md` gives an overview.
 //!
-//! Nothing here sleeps or switches. A thread that is to sleep is told so, and whoever makes it runnable calls a closure
-//! with its name, under the endpoint's lock: in the kernel that is a claim for a direct switch or a wake-up, in tests
-//! the host's unpark.
+//! Nothing here sleeps or switches. Functions return whether the thread must sleep, and call a closure with the name of
+//! each thread that becomes runnable, under the endpoint's lock: in the kernel the closure claims the thread for a
+//! direct switch or wakes it, in tests it unparks a thread of the host.
 //!
-//! Lock order: an endpoint's lock ([`Rank::Object`](quire_mm::sync::Rank::Object)), then whatever the closure takes (a
-//! run queue). Two endpoints are never locked at a time. Nothing is allocated, freed or dropped under an endpoint's
-//! lock, and all that is done under one is O(1), or a batch of a stated size.
+//! Lock order: an endpoint's lock ([`Rank::Object`](quire_mm::sync::Rank::Object)), then the locks that the closure
+//! takes (of a run queue). Two endpoints are never locked at a time. Nothing is allocated, freed or dropped under an
+//! endpoint's lock, and every operation under one is O(1), or handles a batch of bounded size.
 
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_op_in_unsafe_fn)]

@@ -13,7 +13,7 @@ use super::call::{BADGE, Call, Caller, EXTRA, Registers, copy_message};
 use super::endpoint::Endpoint;
 use super::word::{Generation, Outcome};
 
-/// The right to answer one call. Whoever drops it unused breaks the call.
+/// The right to answer one call. Dropping it unused breaks the call.
 pub struct Reply<M: Machine> {
     call: KArc<Call<M>>,
     generation: Generation,
@@ -27,14 +27,14 @@ impl<M: Machine> Reply<M> {
         Self { call, generation, machine }
     }
 
-    /// Whether the caller is parked, so that whoever answers by [`Endpoint::hand_back`] ends its call. Before the
-    /// answer has ended.
+    /// Whether the caller is parked, so that whoever answers by [`Endpoint::hand_back`] completes its call. Only to be
+    /// called before the answer has ended.
     #[inline]
     fn is_of_parked(&self) -> bool {
         self.call.is_parked.load(Ordering::Relaxed)
     }
 
-    /// Gives up what is left of a reply that was used.
+    /// Consumes a used reply, and returns its record.
     #[inline]
     pub fn into_record(self) -> KArc<Call<M>> {
         debug_assert!(!self.is_awaited(), "a reply that was not used");
@@ -54,22 +54,22 @@ impl<M: Machine> Reply<M> {
         self.call.word.is_held(self.generation)
     }
 
-    /// Whether the call came by this endpoint. Only for a call that [is awaited](Reply::is_awaited) afterwards: the
-    /// record of another may be in a call to anybody.
+    /// Whether the call was made to this endpoint. Only for a call that [is awaited](Reply::is_awaited) afterwards:
+    /// otherwise the record may already be in use for a call to any endpoint.
     pub fn is_of(&self, endpoint: &Endpoint<M>) -> bool {
         self.call.endpoint.load(Ordering::Acquire) == core::ptr::from_ref(endpoint).addr()
     }
 
-    /// Answers with the message in `from`. `rouse` is told the caller, and makes it runnable or sees to it that it will
-    /// be; the caller does not go on before this returns. `false` if it is gone.
+    /// Answers with the message in `from`. `rouse` is called with the caller's thread, and makes it runnable or ensures
+    /// that it will be; the caller does not continue before this returns. `false` if the caller is gone.
     #[inline]
     pub fn answer(self, from: &Registers, rouse: impl FnOnce(usize)) -> bool {
         self.end_with(from, rouse)
     }
 
-    /// Runs `work` while the caller waits for its answer: it does not go on, give up or end meanwhile, and others that
-    /// hold the reply too come after. `None` if it is gone. Interrupts are masked: `work` is short, and takes no
-    /// endpoint's lock.
+    /// Runs `work` while the caller waits for its answer: meanwhile the caller does not continue, give up or end, and
+    /// other threads that hold the reply have to wait. `None` if the caller is gone. Interrupts are masked, so `work`
+    /// must be short; it takes no endpoint's lock.
     pub fn with_caller<R>(&self, work: impl FnOnce(Caller<'_, M>) -> R) -> Option<R> {
         let call = &*self.call;
         let irq = self.machine.irq_save();
@@ -82,8 +82,9 @@ impl<M: Machine> Reply<M> {
         result
     }
 
-    /// Answers as [`Reply::answer`], with what `bring` does for it: the numbers of up to four handles that are the
-    /// caller's then. If it fails there is no answer yet. As for [`Reply::with_caller`]. `None` if the caller is gone.
+    /// Answers as [`Reply::answer`], after `bring` has transferred up to four handles to the caller; the answer
+    /// contains their numbers. If `bring` fails, there is no answer yet. The rules of [`Reply::with_caller`] apply.
+    /// `None` if the caller is gone.
     pub fn answer_with<E>(
         &self,
         from: &Registers,
@@ -114,7 +115,7 @@ impl<M: Machine> Reply<M> {
         result
     }
 
-    /// [`Endpoint::hand_back`] for the caller: what is left of the reply, and whether the caller was claimed.
+    /// The caller's part of [`Endpoint::hand_back`]: returns the rest of the reply, and whether the caller was claimed.
     #[inline(always)]
     pub(crate) fn hand_back(
         self,
@@ -131,7 +132,7 @@ impl<M: Machine> Reply<M> {
         let thread = call.thread;
         let is_claimed = claim(thread);
         if is_claimed && self.is_of_parked() {
-            // In the place of the caller, which does not run.
+            // On behalf of the caller, which does not run.
             call.word.finish(self.generation);
             return (self, true);
         }
@@ -153,8 +154,8 @@ impl<M: Machine> Reply<M> {
         let irq = self.machine.irq_save();
         let is_awaited = call.word.begin_answer(self.generation, || self.machine.relax());
         if is_awaited {
-            // SAFETY: between `begin_answer` and `end_answer` the caller waits and leaves its registers to us
-            // (`Endpoint::call` has that promise).
+            // SAFETY: between `begin_answer` and `end_answer` the caller waits and leaves its registers to this thread
+            // (a promise of `Endpoint::call`).
             write(unsafe { &mut *call.registers.load(Ordering::Relaxed) });
             rouse(call.thread);
             call.word.end_answer(self.generation, outcome);
@@ -181,27 +182,27 @@ impl<M: Machine> Drop for Reply<M> {
     fn drop(&mut self) {
         if self.is_awaited() {
             let machine = self.machine;
-            // SAFETY: the caller waits until the answer has ended, so its thread is there.
+            // SAFETY: the caller waits until the answer has ended, so its thread still exists.
             self.end(Outcome::Broken, |thread| unsafe { machine.unpark(thread) }, |_| {});
         }
     }
 }
 
-/// What a server is told of the caller of a saved call: a set.
+/// The news of the caller of a saved call, for the server: a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct News(pub(crate) u32);
 
 impl News {
     /// None.
     pub(crate) const NONE: Self = Self(0);
-    /// It is gone, or has given up: there is no other news of it then.
+    /// The caller is gone, or has given up: then there is no other news of it.
     pub const GONE: Self = Self(1);
-    /// It has a signal to handle, and waits for a short answer.
+    /// The caller has a signal to handle, and waits for a short answer.
     pub const INTERRUPTED: Self = Self(2);
-    /// It has brought in the page that was wanted, or could not.
+    /// The caller has brought in the wanted page, or failed to.
     pub const READY: Self = Self(4);
 
-    /// What is told first, and the kind that it is received as; and the rest.
+    /// The kind of the news that is received first, with its code; and the remaining news.
     pub(crate) fn first(self) -> (u64, Self) {
         if self.0 & Self::GONE.0 != 0 {
             (received::CANCELLED, Self::NONE)
@@ -213,12 +214,12 @@ impl News {
     }
 }
 
-/// A reply that was put aside. The server knows it by its token.
+/// A reply that was saved for later. The server identifies it by its token.
 pub struct Saved<M: Machine> {
     reply: Reply<M>,
     pub(crate) token: u64,
     endpoint: KArc<Endpoint<M>>,
-    /// Among the endpoint's saved calls with news. Under its lock, as `news`.
+    /// The link in the endpoint's list of saved calls with news. Under its lock, as `news`.
     pub(crate) link: LinkedListLink,
     pub(crate) news: Cell<News>,
 }
@@ -231,8 +232,8 @@ unsafe impl<M: Machine> Sync for Saved<M> {}
 unsafe impl<M: Machine> Send for Saved<M> {}
 
 impl<M: Machine> Saved<M> {
-    /// Puts the reply to a call of `endpoint` aside. `None` if the caller is gone. If the call came by another
-    /// endpoint, it is broken; without memory the reply comes back.
+    /// Saves the reply to a call of `endpoint`. `None` if the caller is gone. If the call was made to another endpoint,
+    /// it is broken; if memory is lacking, the reply is returned.
     pub fn try_new(endpoint: &KArc<Endpoint<M>>, reply: Reply<M>, token: u64) -> Result<Option<KArc<Self>>, Reply<M>> {
         let saved = KArc::try_new_from(reply, |reply| Self {
             reply,
@@ -249,8 +250,8 @@ impl<M: Machine> Saved<M> {
         &self.reply
     }
 
-    /// Answers the call, as [`Reply::answer`]. The call's record is told first that nothing is saved any more, so that
-    /// the caller's next call finds it as it should be.
+    /// Answers the call, as [`Reply::answer`]. The call's record is first told that nothing is saved any more, so that
+    /// it is in order for the caller's next call.
     pub fn answer(&self, from: &Registers, rouse: impl FnOnce(usize)) -> bool {
         self.endpoint.unregister(self);
         self.reply.end_with(from, rouse)
@@ -274,13 +275,13 @@ impl<M: Machine> Saved<M> {
 
 impl<M: Machine> Drop for Saved<M> {
     fn drop(&mut self) {
-        // Then the reply ends, and breaks the call if it is still awaited.
+        // Then the reply is dropped, which breaks the call if it is still awaited.
         self.endpoint.unregister(self);
     }
 }
 
 impl<M: Machine> Call<M> {
-    /// Forgets the saved reply; answers whether it was this one. Under the endpoint's lock.
+    /// Forgets the saved reply; returns whether the record referred to this one. Under the endpoint's lock.
     pub(crate) fn forget_saved(&self, saved: &Saved<M>) {
         if core::ptr::eq(self.saved.load(Ordering::Relaxed), saved) {
             self.saved.store(null_mut(), Ordering::Relaxed);

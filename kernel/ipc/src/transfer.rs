@@ -1,11 +1,11 @@
-//! Handles that move from one table to another: all of a message, or none.
+//! Handles that move from one table to another: all handles of a message, or none.
 //!
-//! At each step a handle has one owner: it is taken out of the one table and put into the other with both locked, and
-//! nothing fails between. What can fail (a handle that is not there, or may not move; a table that is full, or lacks
-//! memory) is found before the first one moves.
+//! At each step a handle has one owner: it is taken out of one table and put into the other with both tables locked,
+//! and nothing can fail in between. Possible failures (a handle that does not exist or may not move; a table that is
+//! full or lacks memory) are found before the first handle moves.
 //!
 //! Lock order: two tables are locked in the order of their addresses, the second as [`Rank::HandlesSecond`]. Memory is
-//! supplied without locks ([`Refused::Lack`]), and then all is looked at again.
+//! supplied without locks ([`Refused::Lack`]), and then everything is checked again.
 
 use quire_abi::Errno;
 use quire_abi::ipc::{AttachedHandle, HANDLES};
@@ -15,7 +15,7 @@ use quire_mm::sync::{Rank, SpinLock};
 
 /// What a table has.
 pub trait Item {
-    /// Whether it may pass with these rights: EPERM if not.
+    /// Whether the item may be transferred with these rights: EPERM if not.
     fn may_pass(&self, rights: u32) -> Result<(), Errno>;
     /// Only these rights are left.
     fn narrow(&mut self, rights: u32);
@@ -24,16 +24,16 @@ pub trait Item {
 /// Why nothing has moved.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The table that it should move to lacks this memory.
+    /// The destination table lacks this memory.
     Lack(Lack),
-    /// That table has no free number.
+    /// The destination table has no free number.
     Full,
-    /// A handle is not there, or may not pass.
+    /// A handle does not exist, or may not be transferred.
     Offer(Errno),
 }
 
-/// The places of a message's handles in their table, as `place` finds them. EBADF for one that has no handle or is
-/// named twice, EPERM for one that may not pass with its rights.
+/// The positions of a message's handles in their table, as `place` finds them. EBADF for a handle that does not exist
+/// or is named twice, EPERM for one that may not be transferred with its rights.
 pub fn check<T: Item>(
     slots: &Slots<T>,
     attached: &[AttachedHandle; HANDLES],
@@ -55,9 +55,9 @@ pub fn check<T: Item>(
     Ok(places)
 }
 
-/// Moves the handles of a message, each with its rights; returns their places in the other table. `room` is what was
-/// supplied for it before. `lost` is called with both tables locked before the first one moves. Within one table
-/// nothing moves but the rights.
+/// Moves the handles of a message, each with its rights; returns their positions in the other table. `room` is memory
+/// that was supplied beforehand. `lost` is called with both tables locked before the first handle moves. Within one
+/// table only the rights change.
 #[allow(clippy::type_complexity)]
 pub fn transfer<T: Item, M: Machine>(
     attached: &[AttachedHandle; HANDLES],
@@ -91,7 +91,7 @@ pub fn transfer<T: Item, M: Machine>(
     }
 }
 
-/// [`transfer`] between two tables, which are locked.
+/// [`transfer`] between two locked tables.
 fn move_all<T: Item>(
     attached: &[AttachedHandle; HANDLES],
     from: &mut Slots<T>,
@@ -118,7 +118,7 @@ fn move_all<T: Item>(
         let (Some(source), Some(target)) = (source, target) else { continue };
         let Some(mut item) = from.take(source) else { continue };
         item.narrow(one.rights);
-        // There is room, and nothing comes back: the number is free.
+        // There is room, and nothing is returned: the number is free.
         let _ = to.set(target, item);
     }
     Ok(targets)

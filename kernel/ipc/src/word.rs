@@ -1,14 +1,14 @@
-//! The word of a call record: who may touch the caller now.
+//! The word of a call record: it determines who may touch the caller at the moment.
 //!
-//! It holds a generation, which tells one call of a record from the next, and a phase. While a call is held, whoever
-//! holds its reply and the caller that gives up compete for it by a compare-exchange on both; the loser does nothing to
-//! the other. So a reply that comes late, when the record may be in another call, harms nobody.
+//! The word holds a generation, which distinguishes the calls of a record, and a phase. While a call is held, the
+//! holder of its reply and a caller that gives up compete for it by a compare-exchange on both; the loser does nothing
+//! to the other. So a late reply, when the record may already be in use for another call, does no harm.
 //!
 //! `tests/loom_word.rs` compiles this file a second time, with loom's atomics.
 
 use super::atomic::{AtomicU64, Ordering};
 
-/// Bits of the phase; the generation is above them.
+/// The number of phases; the generation is in the bits above the phase.
 const PHASES: u64 = 8;
 
 /// No call is under way.
@@ -17,7 +17,7 @@ const IDLE: u64 = 0;
 const QUEUED: u64 = 1;
 /// Somebody holds the reply.
 const HELD: u64 = 2;
-/// The holder of the reply is at work on the caller: it answers, or moves a handle or bytes of a window.
+/// The holder of the reply works on the caller: it answers, or moves a handle or bytes of a window.
 const ANSWERING: u64 = 3;
 /// There is an answer.
 const ANSWERED: u64 = 4;
@@ -29,13 +29,13 @@ const BROKEN: u64 = 5;
 pub struct Generation(u64);
 
 impl Generation {
-    /// As a number, which [`u64::MAX`] never is.
+    /// The generation as a number, which is never [`u64::MAX`].
     pub fn number(self) -> u64 {
         self.0
     }
 }
 
-/// How a call ended that was not given up.
+/// How a call that was not given up has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer is in the caller's registers.
@@ -53,13 +53,13 @@ impl Word {
         Self(AtomicU64::new(IDLE))
     }
 
-    /// Begins a call that is queued. The caller's, with no call under way. Published by the endpoint's lock.
+    /// Begins a queued call. Called by the caller, with no call under way. The endpoint's lock publishes it.
     #[inline]
     pub fn begin_queued(&self) -> Generation {
         self.begin(QUEUED)
     }
 
-    /// Begins a call that is received at once. As [`Word::begin_queued`].
+    /// Begins a call that is received at once. Otherwise as [`Word::begin_queued`].
     #[inline]
     pub fn begin_held(&self) -> Generation {
         self.begin(HELD)
@@ -79,7 +79,7 @@ impl Word {
         self.0.load(Ordering::Relaxed) % PHASES == QUEUED
     }
 
-    /// The queued call is received now; its message was copied. Under the endpoint's lock.
+    /// Marks the queued call as received; its message was copied. Under the endpoint's lock.
     #[inline]
     pub fn hold(&self) -> Generation {
         let word = self.0.load(Ordering::Relaxed);
@@ -90,7 +90,8 @@ impl Word {
         Generation(generation)
     }
 
-    /// The queued call will not be received. Under the endpoint's lock; [`Word::end_answer`] follows.
+    /// Marks the queued call as one that will not be received. Under the endpoint's lock; [`Word::end_answer`] must
+    /// follow.
     pub fn break_queued(&self) -> Generation {
         let word = self.0.load(Ordering::Relaxed);
         debug_assert!(word % PHASES == QUEUED, "broken without having been queued");
@@ -99,7 +100,8 @@ impl Word {
         Generation(generation)
     }
 
-    /// Whether this call is held: its caller has not given up, and it was not answered. (It may be about to be.)
+    /// Whether this call is held: its caller has not given up, and it was not answered. (Either may be about to
+    /// happen.)
     #[inline]
     pub fn is_held(&self, call: Generation) -> bool {
         let word = self.0.load(Ordering::Acquire);
@@ -107,22 +109,23 @@ impl Word {
     }
 
     /// Takes the right to work on the caller: to write to it, and to wake it; `false` if the caller is gone. Until
-    /// [`Word::end_answer`] or [`Word::retreat`] it waits, be it awake: the time between is short, with interrupts
-    /// masked. Of two that hold the reply together the second waits for the first.
+    /// [`Word::end_answer`] or [`Word::retreat`] the caller waits, even if it is awake: that time is short, with
+    /// interrupts masked. If two threads hold the reply, the second one waits for the first.
     #[inline]
     #[must_use]
     pub fn begin_answer(&self, call: Generation, relax: impl FnMut()) -> bool {
         self.leave_held(call, call.0 | ANSWERING, relax)
     }
 
-    /// Gives back what was [begun](Word::begin_answer): the caller goes on waiting for an answer.
+    /// Gives back the [right](Word::begin_answer) to work on the caller, which continues to wait for an answer.
     #[inline]
     pub fn retreat(&self, call: Generation) {
         // Release: as in `end_answer`.
         self.0.store(call.0 | HELD, Ordering::Release);
     }
 
-    /// Lets the caller go on. What was [begun](Word::begin_answer) ends with it: the caller may be gone right after.
+    /// Lets the caller continue, and gives back the [right](Word::begin_answer) to work on it: the caller may be gone
+    /// immediately afterwards.
     #[inline]
     pub fn end_answer(&self, call: Generation, outcome: Outcome) {
         let phase = match outcome {
@@ -133,7 +136,8 @@ impl Word {
         self.0.store(call.0 | phase, Ordering::Release);
     }
 
-    /// The caller gives the held call up; `false` if it was answered: then it [has](Word::outcome) an outcome.
+    /// Gives up the held call on behalf of its caller; `false` if it was answered: then it [has](Word::outcome) an
+    /// outcome.
     #[inline]
     #[must_use]
     pub fn give_up(&self, call: Generation, relax: impl FnMut()) -> bool {
@@ -142,7 +146,7 @@ impl Word {
 
     #[inline]
     fn leave_held(&self, call: Generation, to: u64, relax: impl FnMut()) -> bool {
-        // Acquire: behind what the other side did before the call was held.
+        // Acquire: after everything that the other side did before the call was held.
         match self.0.compare_exchange(call.0 | HELD, to, Ordering::Acquire, Ordering::Acquire) {
             Ok(_) => true,
             Err(word) => word == call.0 | ANSWERING && self.leave_held_later(call, to, relax),
@@ -160,7 +164,7 @@ impl Word {
         }
     }
 
-    /// Which call the next one is. The caller's, with no call under way.
+    /// The generation of the next call. Called by the caller, with no call under way.
     #[inline]
     pub fn next(&self) -> Generation {
         Generation(self.0.load(Ordering::Relaxed))
@@ -180,7 +184,7 @@ impl Word {
         }
     }
 
-    /// The caller is done with a call that has an outcome, or that it took out of its queue.
+    /// Notes that the caller is done with a call that has an outcome, or that it took out of its queue.
     #[inline]
     pub fn finish(&self, call: Generation) {
         // The next use is published by an endpoint's lock.
