@@ -1,6 +1,5 @@
-//! What was kept, by directory and name: a table of sets, each of which has room for a few entries and a lock. Whoever
-//! enters one more takes the place of one that was not used lately. So there is a bound for all, and one for what each
-//! operation does.
+//! The cache, by directory and name: a table of sets, each with room for a few entries and a lock. A new entry replaces
+//! one that was not used lately. So the size of the cache is bounded, and so is the cost of each operation.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +26,7 @@ pub struct Entry<V> {
 }
 
 impl<V> Entry<V> {
-    /// Something of a directory, of this generation. `parts` says how many allocations the value has.
+    /// An entry for a name in a directory, of this generation. `parts` is the number of allocations of the value.
     pub fn new(directory: u64, name: &[u8], generation: u64, value: V, parts: usize) -> Result<KArc<Self>, AllocError> {
         let name: Vec<u8> = TryVec::try_from_slice(name)?;
         let allocations = 1 + usize::from(!name.is_empty()) + parts;
@@ -44,12 +43,12 @@ impl<V> Entry<V> {
     }
 }
 
-/// Some entries, and whose place is taken next.
+/// A few entries, and the index where the search for a victim continues.
 pub struct Set<V> {
     /// Bits of the entries' hashes.
     tags: [u32; WAYS],
     entries: [Option<KArc<Entry<V>>>; WAYS],
-    /// A bit for each that was used since the hand passed.
+    /// A bit for each entry that was used since the hand passed.
     used: u8,
     hand: u8,
 }
@@ -64,7 +63,7 @@ impl<V> Set<V> {
         })
     }
 
-    /// A free place, or that of an entry that was not used lately.
+    /// The index of a free slot, or of an entry that was not used lately.
     fn place(&mut self) -> usize {
         if let Some(free) = self.entries.iter().position(Option::is_none) {
             return free;
@@ -79,7 +78,7 @@ impl<V> Set<V> {
         }
     }
 
-    /// Takes out the first entry from a place on that `wanted` accepts.
+    /// Takes out the first entry at or after an index that `wanted` accepts.
     fn take(&mut self, from: usize, wanted: &mut impl FnMut(&Entry<V>) -> bool) -> Option<(usize, KArc<Entry<V>>)> {
         let is_wanted = |way: &usize| self.entries[*way].as_ref().is_some_and(|entry| wanted(entry));
         let way = (from..WAYS).find(is_wanted)?;
@@ -90,17 +89,17 @@ impl<V> Set<V> {
 /// See the module.
 pub struct Cache<V, M: Machine> {
     sets: [SpinLock<Set<V>, M>; SETS],
-    /// Mixed into hashes, so that no program knows which names share a set.
+    /// Mixed into hashes, so that no program can tell which names share a set.
     seed: AtomicUsize,
-    /// Entries, and the allocations that they consist of.
+    /// The number of entries, and of the allocations that they consist of.
     count: AtomicUsize,
     allocations: AtomicUsize,
-    /// The set where memory is looked for next.
+    /// The set where the shrinker continues.
     hand: AtomicUsize,
 }
 
 impl<V, M: Machine> Cache<V, M> {
-    /// With these sets, which are empty.
+    /// A cache of these sets, which are empty.
     pub const fn new(sets: [SpinLock<Set<V>, M>; SETS]) -> Self {
         Self {
             sets,
@@ -111,7 +110,7 @@ impl<V, M: Machine> Cache<V, M> {
         }
     }
 
-    /// Sets what is mixed into hashes. The cache is empty.
+    /// Sets the seed that is mixed into hashes. The cache is still empty.
     pub fn set_seed(&self, seed: usize) {
         self.seed.store(seed, Ordering::Relaxed);
     }
@@ -123,7 +122,7 @@ impl<V, M: Machine> Cache<V, M> {
         (&self.sets[hash as usize % SETS], (hash >> 32) as u32)
     }
 
-    /// What is known of a name in a directory, if it is of this generation. O(1), and one comparison of names.
+    /// The entry of a name in a directory, if it is of this generation. O(1), and one comparison of names.
     #[inline]
     pub fn get(&self, directory: u64, name: &[u8], generation: u64) -> Option<KArc<Entry<V>>> {
         let (set, tag) = self.set(directory, name);
@@ -134,7 +133,7 @@ impl<V, M: Machine> Cache<V, M> {
         Some(entry.clone())
     }
 
-    /// Keeps an entry, in place of a former one of the same name, if `may` says so under the lock.
+    /// Enters an entry, in place of a former one of the same name, if `may` returns true under the lock.
     pub fn put(&self, entry: KArc<Entry<V>>, may: impl FnOnce() -> bool) {
         let (set, tag) = self.set(entry.directory, &entry.name);
         let allocations = entry.allocations;
@@ -155,7 +154,7 @@ impl<V, M: Machine> Cache<V, M> {
         self.drop_entry(former);
     }
 
-    /// Takes out what is known of a name.
+    /// Takes out the entry of a name.
     pub fn remove(&self, directory: u64, name: &[u8]) {
         let (set, tag) = self.set(directory, name);
         let former = {
@@ -173,7 +172,7 @@ impl<V, M: Machine> Cache<V, M> {
         }
     }
 
-    /// Takes out all entries that `wanted` accepts; `point` is called between sets. O(sets).
+    /// Takes out all entries that `wanted` accepts; calls `point` between sets. O(sets).
     pub fn purge(&self, mut wanted: impl FnMut(&Entry<V>) -> bool, mut point: impl FnMut()) {
         for set in &self.sets {
             self.empty(set, &mut wanted);
@@ -191,7 +190,7 @@ impl<V, M: Machine> Cache<V, M> {
         }
     }
 
-    /// Takes out `entries` entries, or all; returns how many.
+    /// Takes out `entries` entries, or all if there are fewer; returns how many.
     pub fn shrink(&self, entries: usize) -> usize {
         let (mut gone, mut left) = (0, SETS);
         while gone < entries && left > 0 {
@@ -210,7 +209,7 @@ impl<V, M: Machine> Cache<V, M> {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Allocations that all entries consist of.
+    /// The number of allocations of all entries.
     pub fn allocations(&self) -> usize {
         self.allocations.load(Ordering::Relaxed)
     }

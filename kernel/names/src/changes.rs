@@ -1,21 +1,21 @@
-//! What changes in one file system.
+//! Changes of the names in one file system.
 //!
 //! ```text
 //!  63                   20           0
 //! | changes that began  | under way   |
 //! ```
-//! One word has both, so that one look shows whether anything is different. A change ends with its caller, also if that
-//! was killed and the server does it later: a server whose answers are kept handles one request after the other, so
-//! what is asked from then on is answered after it.
+//! Both counts are in one word, so that one comparison shows whether anything has changed. A change ends when its
+//! caller does, even if the caller was killed and the server makes the change later: a server whose answers are cached
+//! handles one request after the other, so it answers later requests after it has made the change.
 //!
-//! The *generation* belongs to all that is kept of a file system. It is 0 while nothing may be kept, and otherwise one
-//! that nothing else has ever had: a new server, or one that revokes what it has said, gets another.
+//! The *generation* belongs to all cached entries of a file system. It is 0 while nothing may be cached, and otherwise
+//! a number that is never used again: a new server gets another one, and so does a server that revokes its answers.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// One more change that began.
 const BEGUN: u64 = 1 << 20;
-/// Of the word: changes under way.
+/// The bits of the word that count changes under way.
 const UNDER_WAY: u64 = BEGUN - 1;
 
 static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
@@ -30,7 +30,7 @@ pub struct Changes {
     generation: AtomicU64,
 }
 
-/// What was the case before a request was sent.
+/// The state before a request was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     word: u64,
@@ -39,7 +39,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// If no change is under way: what must still be the case when what depends on all names is used
+    /// If no change is under way: a value that must still be current when a result that depends on all names is used
     /// ([`Changes::is_as_of`]).
     pub fn quiet(&self) -> Option<u64> {
         (self.word & UNDER_WAY == 0).then_some(self.word)
@@ -53,40 +53,40 @@ impl Default for Changes {
 }
 
 impl Changes {
-    /// Of a file system without a server.
+    /// For a file system without a server.
     pub const fn new() -> Self {
         Self { word: AtomicU64::new(0), generation: AtomicU64::new(0) }
     }
 
-    /// It has a new server: from now on answers may be kept.
+    /// Notes that the file system has a new server: from now on answers may be cached.
     pub fn open(&self) {
         self.revoke();
     }
 
-    /// Its server is gone: nothing that was kept is true.
+    /// Notes that the server is gone: nothing that was cached is valid.
     pub fn close(&self) {
         self.generation.store(0, Ordering::SeqCst);
     }
 
-    /// The server has changed something by itself: nothing that was kept, or is on the way to be, is true.
+    /// Notes that the server has changed something by itself: neither cached answers nor answers under way are valid.
     pub fn revoke(&self) {
         self.word.fetch_add(BEGUN, Ordering::SeqCst);
         self.generation.store(new_generation(), Ordering::SeqCst);
     }
 
-    /// The generation of what is true; 0 if nothing is.
+    /// The generation of valid entries; 0 if none are valid.
     #[inline]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// What is the case now. To be called before the request is sent.
+    /// Samples the state. Must be called before the request is sent.
     #[inline]
     pub fn sample(&self) -> Sample {
         Sample { word: self.word.load(Ordering::SeqCst), generation: self.generation.load(Ordering::SeqCst) }
     }
 
-    /// Whether the answer to a request that was sent after this sample is still true.
+    /// Whether the answer to a request that was sent after this sample may be cached, because it is still valid.
     #[inline]
     pub fn may_keep(&self, before: &Sample) -> bool {
         let is_quiet = before.word & UNDER_WAY == 0 && before.generation != 0;
@@ -101,14 +101,15 @@ impl Changes {
         self.word.load(Ordering::Acquire) == word
     }
 
-    /// A change begins. What is kept of what it changes must be taken out after this, and before the server is asked.
+    /// Begins a change. The caller must remove the cached entries that it affects after this, and before it asks the
+    /// server.
     pub fn begin(&self) -> Change<'_> {
         self.word.fetch_add(BEGUN | 1, Ordering::SeqCst);
         Change(self)
     }
 }
 
-/// A change that is under way, until this is dropped.
+/// A change that is under way until this value is dropped.
 pub struct Change<'a>(&'a Changes);
 
 impl Drop for Change<'_> {

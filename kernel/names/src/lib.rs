@@ -1,18 +1,19 @@
-//! What the kernel keeps of the names that servers give to files, so that it need not ask again. `docs/names.md` has
-//! the whole picture.
+//! The kernel's cache of the names that servers give to files, which saves it from asking again. `docs/names.md` gives
+//! an overview.
 //!
 //! Floors, lowest first; none imports a higher one:
-//! - [`changes`]: what changes in one file system, and whether an answer may be kept.
-//! - [`cache`]: what was kept, by directory and name.
+//! - [`changes`]: changes of the names in one file system, and whether an answer may be cached.
+//! - [`cache`]: the cached entries, by directory and name.
 //!
-//! Why nothing old is ever found: whoever has a name changed says so ([`Changes::begin`]), takes out what is kept of
-//! that name, and only then asks the server; whoever wants to keep an answer has noted [`Changes::sample`] before it
-//! asked, and enters the answer only if no change was under way then and none has begun since ([`Changes::may_keep`],
-//! which [`Cache::put`] asks under the lock that also the removal takes). So an entry that is there was true when no
-//! change was under way, and is gone before the next change of it is asked for.
+//! Why no stale entry is ever found: whoever has a name changed announces this ([`Changes::begin`]), removes the cached
+//! entry of that name, and only then asks the server. Whoever wants to cache an answer has taken a [`Changes::sample`]
+//! before it asked, and enters the answer only if no change was under way then and none has begun since
+//! ([`Changes::may_keep`], which [`Cache::put`] evaluates under the lock that the removal takes too). So a cached entry
+//! was valid at a time when no change was under way, and is removed before the server is asked for the next change of
+//! it.
 //!
-//! Lock order: a set's lock ([`Rank::Names`](quire_mm::sync::Rank::Names)), one at a time. Nothing is allocated, freed
-//! or dropped under it, and all that is done is O(1) and one comparison of names.
+//! Lock order: the lock of a set ([`Rank::Names`](quire_mm::sync::Rank::Names)), one at a time. Nothing is allocated,
+//! freed or dropped under it, and each operation under it is O(1) plus one comparison of names.
 
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types))]
