@@ -1,35 +1,35 @@
 //! Policies, priorities, and the weights of nice values.
 
-/// How a thread is scheduled: Linux's policies but SCHED_DEADLINE.
+/// How a thread is scheduled: Linux's policies except SCHED_DEADLINE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// By weight, with preemption when it wakes.
+    /// By weight; the thread may preempt others when it wakes.
     Other,
-    /// By weight; it preempts nobody when it wakes.
+    /// By weight; the thread does not preempt others when it wakes.
     Batch,
-    /// By the least weight there is; it preempts nobody, and everybody preempts it.
+    /// By the smallest weight; the thread preempts no other, and every other thread preempts it.
     Idle,
-    /// Before all others of lower priority, until it sleeps or yields.
+    /// Before all threads of lower priority, until it sleeps or yields.
     Fifo,
-    /// The same, in turns with those of its priority.
+    /// The same, but threads of equal priority take turns.
     RoundRobin,
 }
 
-/// A policy and what it needs: a nice value from -20 to 19, or a real-time priority from 1 to 99.
+/// A policy with its parameter: a nice value from -20 to 19, or a real-time priority from 1 to 99.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
     /// How it is scheduled.
     pub policy: Policy,
-    /// Kept also while the policy does not use it.
+    /// The nice value, which is kept while the policy does not use it.
     pub nice: i8,
     /// 0 without a real-time policy.
     pub priority: u8,
 }
 
-/// The nice values that there are.
+/// The range of nice values.
 pub const NICE: core::ops::RangeInclusive<i32> = -20..=19;
 
-/// The real-time priorities that there are.
+/// The range of real-time priorities.
 pub const PRIORITIES: core::ops::RangeInclusive<i32> = 1..=99;
 
 /// The weight of nice 0.
@@ -38,16 +38,16 @@ pub const UNIT: u32 = 1024;
 /// The weight of [`Policy::Idle`], as on Linux.
 const IDLE: u32 = 3;
 
-/// Weights by nice value, -20 first: each is some 1.25 times the following one, so that a step of nice is some 10 % of
-/// a CPU that two threads share. The numbers are those that Linux has in `sched_prio_to_weight` (kernel/sched/core.c),
-/// since programs and their users know what they do.
+/// Weights by nice value, -20 first: each is about 1.25 times the next one, so that one step of nice makes a difference
+/// of about 10 % of a CPU that two threads share. The numbers are those of Linux's `sched_prio_to_weight`
+/// (kernel/sched/core.c), since programs and their users rely on their effect.
 const WEIGHTS: [u32; 40] = [
     88761, 71755, 56483, 46273, 36291, 29154, 23254, 18705, 14949, 11916, 9548, 7620, 6100, 4904, 3906, 3121, 2501,
     1991, 1586, 1277, 1024, 820, 655, 526, 423, 335, 272, 215, 172, 137, 110, 87, 70, 56, 45, 36, 29, 23, 18, 15,
 ];
 
-/// A [`Class`] as one word, with its weight, so that nobody sees one half of a class that changes, or looks a weight
-/// up.
+/// A [`Class`] as one word, with its weight, so that nobody sees half of a class that is being changed, or has to look
+/// the weight up.
 ///
 /// ```text
 ///  56         48     40       32       0
@@ -118,15 +118,15 @@ impl Traits {
 }
 
 impl Class {
-    /// What a thread has that nobody gave anything else.
+    /// The class of a thread whose class was never set.
     pub const NORMAL: Self = Self { policy: Policy::Other, nice: 0, priority: 0 };
 
-    /// Whether it goes before all that share by weight.
+    /// Whether the thread runs before all threads that share by weight.
     pub const fn is_real_time(self) -> bool {
         matches!(self.policy, Policy::Fifo | Policy::RoundRobin)
     }
 
-    /// Its weight among those that share by weight; of a real-time thread, what it counts for when CPUs are compared.
+    /// The weight among threads that share by weight; for a real-time thread, the weight that is used to compare CPUs.
     pub const fn weight(self) -> u32 {
         match self.policy {
             Policy::Idle => IDLE,
@@ -135,7 +135,7 @@ impl Class {
         }
     }
 
-    /// 0 for those that share by weight, else the priority: whoever has more goes first.
+    /// 0 for threads that share by weight, otherwise the priority: the higher rank runs first.
     pub const fn rank(self) -> u32 {
         if self.is_real_time() { self.priority as u32 } else { 0 }
     }

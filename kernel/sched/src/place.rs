@@ -1,10 +1,10 @@
-//! The two words by which a thread's class and its queue find each other.
+//! The two words that synchronise a change of a thread's class with its queue.
 //!
-//! A queue places a thread by the class that it reads when the thread enters, under the queue's lock. Whoever changes
-//! the class does so without a lock, and then looks in which queue the thread is, to have it placed anew there. The
-//! thread may be entering that queue at this moment, or be on its way from one to another. Each side writes its word
-//! and then reads the other's, with a fence between the two: so either the queue has seen the new class, or whoever
-//! changed it sees the queue.
+//! When a thread enters a queue, the queue reads the class and places the thread by it, under the queue's lock. Whoever
+//! changes the class does so without a lock, and then looks up the thread's queue, to have the thread placed anew
+//! there. At this moment the thread may be entering that queue, or moving from one queue to another. Each side writes
+//! its own word and then reads the other one, with a fence in between: so either the queue has seen the new class, or
+//! whoever changed it sees the queue.
 //!
 //! `tests/loom_place.rs` compiles this file a second time, with loom's atomics.
 
@@ -26,21 +26,21 @@ impl Place {
         Self { traits: AtomicU64::new(traits), queue: AtomicU32::new(NOWHERE) }
     }
 
-    /// What the thread is placed by.
+    /// The value by which the thread is placed.
     #[inline]
     pub fn traits(&self) -> u64 {
         self.traits.load(Relaxed)
     }
 
-    /// Changes that. [`Place::queue_after_change`] says what is to be done next.
+    /// Changes that value. The caller must then call [`Place::queue_after_change`].
     #[inline]
     pub fn set_traits(&self, traits: u64) {
         self.traits.store(traits, Relaxed);
     }
 
-    /// The queue in which the thread may be by what it was before [`Place::set_traits`]. The caller takes that queue's
-    /// lock, looks whether it [is there](Place::is_in), and then has it placed anew; if it is not, the caller asks
-    /// again. If it is in no queue, the next one that it enters sees the change.
+    /// The queue in which the thread may still be placed by its class before [`Place::set_traits`]. The caller takes
+    /// that queue's lock and checks whether the thread [is there](Place::is_in): if so, it has the thread placed anew;
+    /// if not, it asks again. `None`: the thread is in no queue, and the next one that it enters will see the change.
     pub fn queue_after_change(&self) -> Option<u32> {
         // With that in `enter`.
         fence(SeqCst);
@@ -48,7 +48,7 @@ impl Place {
         (queue != NOWHERE).then_some(queue)
     }
 
-    /// It enters a queue, whose lock is held: what it is to be placed by.
+    /// Enters a queue, whose lock is held; returns the value by which the thread is to be placed.
     #[inline]
     pub fn enter(&self, queue: u32) -> u64 {
         self.queue.store(queue, Relaxed);
@@ -57,13 +57,13 @@ impl Place {
         self.traits.load(Relaxed)
     }
 
-    /// It leaves the queue that it is in, whose lock is held.
+    /// Leaves the thread's queue, whose lock is held.
     #[inline]
     pub fn leave(&self) {
         self.queue.store(NOWHERE, Relaxed);
     }
 
-    /// Whether it is in this queue, whose lock is held, and as long as it is.
+    /// Whether the thread is in this queue, whose lock is held. The answer is valid for as long as it is held.
     #[inline]
     pub fn is_in(&self, queue: u32) -> bool {
         self.queue.load(Relaxed) == queue

@@ -1,21 +1,21 @@
 //! The ready threads of a CPU: real-time threads by priority, the others by earliest eligible virtual deadline first.
 //!
-//! Each thread asks for a slice at a time. Its request may be served once it has had no more than its due (it is
-//! *eligible*: what it has run is not beyond the queue's virtual time), and is due when it would have been served by
-//! its weight alone (its *deadline*). Of the eligible ones the one with the earliest deadline runs: EEVDF (Stoica and
-//! Abdel-Wahab, "Earliest Eligible Virtual Deadline First", 1995). The virtual time is what the ready ones have run on
-//! average, by weight, and jumps to the first request if none is eligible, as in WF2Q+ (Bennett and Zhang, 1997). Two
-//! trees are enough, and no thread is looked at twice: those that are eligible, by deadline, and those that are not
-//! yet, by when they will be. The average goes back a little if somebody comes who is behind; those who were eligible
-//! stay so until they run.
+//! Each thread requests one slice at a time. It is *eligible* once it has received no more than its due, that is, once
+//! its run time is not beyond the queue's virtual time. Its *deadline* is the time at which its weight alone would have
+//! completed the request. The eligible thread with the earliest deadline runs: EEVDF (Stoica and Abdel-Wahab, "Earliest
+//! Eligible Virtual Deadline First", 1995). The virtual time is the average run time of the ready threads, by weight,
+//! and jumps to the first request if no thread is eligible, as in WF2Q+ (Bennett and Zhang, 1997). Two trees are
+//! enough, and no thread is visited twice: one has the eligible threads, by deadline, the other one the rest, by the
+//! time at which they become eligible. The average goes back a little if a thread that is behind arrives; threads that
+//! were eligible stay so until they run.
 //!
-//! (If the virtual time only passed with the weights, whatever a thread had had beyond its due when it left for good
-//! would be owed to the others for ever. They would all be behind, and one that wakes would have no earlier deadline
-//! than they.)
+//! (If the virtual time advanced only with the weights, the time that a thread had received beyond its due when it left
+//! for good would be owed to the others for ever. They would all be behind, and a thread that wakes would have no
+//! earlier deadline than they have.)
 //!
-//! Two bounds are Quire's own. A thread that slept is at most a slice behind, and so goes before those that did not
-//! sleep, for as long as it needs less than its due; what it did not use before that is lost. And a thread that runs is
-//! preempted by an earlier deadline only after a part of its slice ([`Preempts::Soon`]).
+//! Two bounds are Quire's own. A thread that slept is at most one slice behind, so it runs before threads that did not
+//! sleep, for as long as it needs less than its due; any further time that it did not use is lost. And a running thread
+//! is preempted by an earlier deadline only after a part of its slice ([`Preempts::Soon`]).
 
 mod real_time;
 mod running;
@@ -32,10 +32,10 @@ use real_time::Choice;
 pub use real_time::ROUND;
 use running::Running;
 
-/// The virtual time at the beginning: large enough that no thread can be behind it by more.
+/// The initial virtual time: large enough that no thread can be further behind.
 const BEGIN: u64 = 1 << 50;
 
-/// Threads that become eligible in one operation; more do in the next one.
+/// How many threads become eligible in one operation; any others do so in the next one.
 const MOVED: usize = 8;
 
 intrusive_adapter!(InTree = UnsafeRef<Share>: Share { link => RBTreeLink });
@@ -47,23 +47,23 @@ impl<'a> KeyAdapter<'a> for InTree {
     }
 }
 
-/// Why a thread comes into a queue.
+/// Why a thread enters a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enters {
     /// It was asleep, or is new.
     Woken,
-    /// It ran here, and could have gone on.
+    /// It ran here, and could have continued.
     Preempted,
     /// It was ready in another queue.
     Moved,
 }
 
-/// Whether a thread that has come is to run instead of the one that runs.
+/// Whether a thread that has entered should run instead of the running one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preempts {
     /// It waits.
     No,
-    /// When that one has run for a part of its slice.
+    /// When the running thread has run for a part of its slice.
     Soon,
     /// At once.
     Now,
@@ -71,11 +71,11 @@ pub enum Preempts {
 
 /// What becomes of the thread that ran until now.
 pub enum Former<'a> {
-    /// There was none: the CPU idled.
+    /// There was none: the CPU was idle.
     Nothing,
     /// It could go on.
     Ready(&'a Share),
-    /// The same, but it lets others go first.
+    /// It stays ready, but lets others run first.
     Yields(&'a Share),
     /// It sleeps, ends, or may not run here.
     Leaves(&'a Share),
@@ -93,33 +93,34 @@ pub struct Queue {
     urgent: RBTree<InTree>,
     eligible: RBTree<InTree>,
     later: RBTree<InTree>,
-    /// The only one that waits, by weight, while it is the only one: two threads that wake each other need no tree.
+    /// The only waiting thread that shares by weight, while there is only one: two threads that wake each other need no
+    /// tree.
     only: Option<UnsafeRef<Share>>,
     /// The virtual time.
     virtual_now: u64,
-    /// What those in `eligible` and `later` are behind, each times its weight.
+    /// The sum over `eligible` and `later` of how far each thread is behind, times its weight.
     behind: i64,
-    /// The time to which it was advanced.
+    /// The time up to which it was advanced.
     advanced_to: u64,
-    /// Weights of the threads in `eligible` and `later`, and of all.
+    /// The weights of the threads in `eligible` and `later`, and of all threads.
     weight: u64,
     load: u64,
     running: Running,
-    /// The thread whose request the last pick has renewed: it is not renewed again when it enters. Not dereferenced.
+    /// The thread whose request the last pick has renewed: it is not renewed again when it enters. Never dereferenced.
     renewed: *const Share,
-    /// For the order among equals: the last one, and the first.
+    /// For the order among equals: the last and the first number in use.
     last: i64,
     first: i64,
-    /// When the period began, and what real-time threads have run in it.
+    /// When the period began, and the time that real-time threads have run in it.
     period: u64,
     real_time: u64,
 }
 
-// SAFETY: the links are touched by whoever has the queue for itself.
+// SAFETY: the links are only touched by whoever has exclusive access to the queue.
 unsafe impl Send for Queue {}
 
 impl Queue {
-    /// Empty, and of no CPU yet.
+    /// An empty queue without a number.
     pub const fn new() -> Self {
         Self {
             number: NOWHERE - 1,
@@ -141,24 +142,25 @@ impl Queue {
         }
     }
 
-    /// Gives it its number, before threads are entered: each queue has another one.
+    /// Sets the queue's number, before threads enter. Each queue has a different one.
     pub fn set_number(&mut self, number: u32) {
         self.number = number;
     }
 
-    /// The weights of those that are ready, and of the one that runs.
+    /// The total weight of the ready threads and of the running one.
     #[inline]
     pub fn load(&self) -> u64 {
         self.load + u64::from(self.running.traits.weight())
     }
 
-    /// What runs goes before others: 0 for nothing, then those that share by weight, then priorities.
+    /// The rank of the running thread: 0 if there is none, then threads that share by weight, then real-time
+    /// priorities.
     #[inline]
     pub fn rank(&self) -> u32 {
         if self.running.traits == Traits::NONE { 0 } else { 1 + self.running.traits.rank() }
     }
 
-    /// Lets the virtual time pass until `now` (nanoseconds), in which the present thread ran.
+    /// Advances the virtual time to `now` (nanoseconds); the present thread ran meanwhile.
     #[inline]
     pub fn advance(&mut self, now: u64) {
         let passed = now.saturating_sub(self.advanced_to);
@@ -171,8 +173,8 @@ impl Queue {
         }
     }
 
-    /// The virtual time is what the ready threads have run on average, by weight: then what some are behind is what
-    /// others are ahead. They are those that wait, and one that has run for `run`.
+    /// Sets the virtual time to the average run time of the ready threads, by weight: then some are as far behind as
+    /// others are ahead. These are the waiting threads, and one that has run for `run`.
     #[inline]
     fn center(&mut self, weight: u32, run: u64) {
         if self.weight == 0 {
@@ -181,8 +183,8 @@ impl Queue {
             }
             return;
         }
-        // (Each is behind or ahead by some of its requests at most, and of each request the product is a slice: far
-        // from overflowing.)
+        // (Each thread is behind or ahead by a few of its requests at most, and the product for one request is a slice:
+        // far from overflowing.)
         let ahead = i64::from(weight).wrapping_mul(run.wrapping_sub(self.virtual_now) as i64);
         let all = self.weight + u64::from(weight);
         let by = ahead.wrapping_sub(self.behind) / all as i64;
@@ -195,7 +197,7 @@ impl Queue {
         self.behind = self.behind.wrapping_add(by.wrapping_mul(self.weight as i64));
     }
 
-    /// If nobody is eligible, the virtual time jumps to the first who will be.
+    /// If no thread is eligible, advances the virtual time to the first one that will be.
     #[inline]
     fn jump_to(&mut self, run: u64) {
         if run > self.virtual_now {
@@ -203,21 +205,21 @@ impl Queue {
         }
     }
 
-    /// A thread that waits has weighed in, or no longer does.
+    /// Adds a waiting thread to the sums, or removes it.
     #[inline]
     fn weigh(&self, share: &Share, weight: u32) -> i64 {
         let behind = self.virtual_now.wrapping_sub(share.run.load(Relaxed)) as i64;
         behind.wrapping_mul(i64::from(weight))
     }
 
-    /// Enters a thread that is ready, at `now`. `slice` is in nanoseconds.
+    /// Enters a ready thread at `now`. `slice` is in nanoseconds.
     ///
     /// # Safety
-    /// The share is in no queue, and lives, where it is, until it is taken out of this one.
+    /// The share is in no queue; it neither moves nor ends before it is taken out of this queue.
     #[inline]
     pub unsafe fn enter(&mut self, share: NonNull<Share>, how: Enters, slice: u64, now: u64) -> Preempts {
         if how != Enters::Preempted {
-            // (Who ran here has just been followed by another one.)
+            // (The thread that ran here has just been replaced.)
             self.advance(now);
         }
         // SAFETY: as the caller says.
@@ -258,8 +260,7 @@ impl Queue {
         }
     }
 
-    /// The place of a real-time thread: in front of its equals if it was preempted in its turn.
-    /// The place of a thread that shares by weight.
+    /// Places a thread that shares by weight.
     #[inline]
     fn set_due(&mut self, share: &Share, weight: u32, how: Enters, slice: u64) {
         let request = virtually(share.slice(slice), weight);
@@ -280,9 +281,9 @@ impl Queue {
         share.deadline.store(run + request, Relaxed);
     }
 
-    /// A thread that runs is near its due, and its next request follows one that was served. It may be far from it if
-    /// it came without this queue (it was handed the turn of a caller after a long sleep), or had a real-time policy
-    /// meanwhile: what it had run then says nothing of now.
+    /// A running thread is near its due, and its next request follows the one that was served. It may be far from it if
+    /// it started without this queue (it was handed the turn of a caller after a long sleep), or had a real-time policy
+    /// meanwhile: then its earlier run time is meaningless.
     #[inline]
     fn renew_near(&self, share: &Share, request: u64) {
         let run = share.run.load(Relaxed);
@@ -312,7 +313,7 @@ impl Queue {
         }
     }
 
-    /// The only one goes into a tree: there are others, or it is looked for.
+    /// Moves the only thread into a tree: there are others, or it is searched for.
     #[cold]
     fn plant_only(&mut self) {
         if let Some(only) = self.only.take() {
@@ -339,12 +340,12 @@ impl Queue {
         }
     }
 
-    /// The thread to run next, which is taken out; `None` if the present one goes on, or there is none. The former one
-    /// has been [charged](Share::charge) until `now`. It is not entered again here.
+    /// Takes out the thread to run next; `None` if the present one continues, or there is none. The former one has been
+    /// [charged](Share::charge) until `now`. This function does not enter it again.
     #[inline]
     pub fn pick(&mut self, former: &Former<'_>, slice: u64, now: u64) -> Option<NonNull<Share>> {
         self.advance(now);
-        // (By its rank now: whoever changes it meanwhile has it looked at again.)
+        // (By its current rank: whoever changes the rank meanwhile has the thread looked at again.)
         let mut is_urgent = false;
         let mut renewed: *const Share = core::ptr::null();
         let (stays, yields) = match former {
@@ -355,7 +356,7 @@ impl Queue {
                     self.renew_near(share, virtually(share.slice(slice), traits.weight()));
                     renewed = *share;
                 }
-                // A real-time thread lets its equals go first, and nobody of less priority.
+                // A real-time thread that yields lets threads of equal priority run first, but none of lower priority.
                 let gives_way = matches!(former, Former::Yields(_)) && !is_urgent;
                 if gives_way { (None, Some(share.run.load(Relaxed))) } else { (Some(*share), None) }
             }
@@ -377,7 +378,7 @@ impl Queue {
         };
         self.renewed = if next.is_some() { renewed } else { core::ptr::null() };
         self.running = match (next, former) {
-            // SAFETY: it was in a tree, whose entries live.
+            // SAFETY: it was in a tree, whose entries are alive.
             (Some(next), _) => Running::new(unsafe { next.as_ref() }, now, self.virtual_now),
             (None, Former::Ready(share) | Former::Yields(share)) => Running::new(share, now, self.virtual_now),
             _ => Running::NOTHING,
@@ -385,8 +386,8 @@ impl Queue {
         next
     }
 
-    /// The next one of those that share by weight, if it is not the one that stays. One that yields has run for
-    /// `yields`.
+    /// Chooses the next thread of those that share by weight, unless the present one stays. A thread that yields has
+    /// run for `yields`.
     #[inline]
     fn choose(&mut self, stays: Option<&Share>, yields: Option<u64>) -> Option<NonNull<Share>> {
         self.ripen();
@@ -399,14 +400,14 @@ impl Queue {
         if is_eligible {
             return None;
         }
-        // None is eligible: the virtual time jumps to the first who will be.
+        // None is eligible: the virtual time jumps to the first one that will be.
         let first = self.later.front().get().map(|first| first.key.get().0);
         let nearest = [first, run, yields].into_iter().flatten().min();
         self.jump_to(nearest.unwrap_or(0));
         if first.is_some_and(|first| run.is_none_or(|run| first < run)) { self.take_first(Tree::Later) } else { None }
     }
 
-    /// The same, with one that waits.
+    /// The same, if only one thread waits.
     #[inline]
     fn choose_only(&mut self, stays: Option<&Share>, yields: Option<u64>) -> Option<NonNull<Share>> {
         let only = self.only.as_deref()?;
@@ -420,7 +421,7 @@ impl Queue {
             }
             Some(share) => {
                 let other = share.run.load(Relaxed);
-                // If none is eligible, the virtual time jumps to the first who will be.
+                // If none is eligible, the virtual time jumps to the first one that will be.
                 self.jump_to(run.min(other));
                 match (run <= self.virtual_now, other <= self.virtual_now) {
                     (true, true) => deadline < share.deadline.load(Relaxed),
@@ -475,13 +476,13 @@ impl Queue {
         share.lag.store(lag, Relaxed);
     }
 
-    /// Whether a share is in this queue. (What says so is written under the lock of the queue in question alone: so it
-    /// is true here as long as this queue's lock is held.)
+    /// Whether a share is in this queue. (The word that says so is only written under the lock of the queue concerned:
+    /// so the answer is valid for as long as this queue's lock is held.)
     pub fn has(&self, share: &Share) -> bool {
         share.place.is_in(self.number)
     }
 
-    /// A thread that is in this queue has another class: it gets the place that this gives it.
+    /// Places a thread of this queue anew after a change of its class.
     pub fn reenter(&mut self, share: &Share, slice: u64, now: u64) -> Preempts {
         debug_assert!(self.has(share));
         self.plant_only();
@@ -489,11 +490,11 @@ impl Queue {
         // SAFETY: it is in this tree.
         let Some(entry) = (unsafe { self.tree(tree).cursor_mut_from_ptr(share).remove() }) else { return Preempts::No };
         let entry = self.taken(entry);
-        // SAFETY: it was just taken out, and lives on.
+        // SAFETY: it was just taken out, and stays alive.
         unsafe { self.enter(entry, Enters::Woken, slice, now) }
     }
 
-    /// Takes out the first thread that `may` go elsewhere, of at most `most` that are looked at.
+    /// Takes out the first thread for which `may` allows a move to another queue, of at most `most` that are examined.
     pub fn take_for_another(&mut self, most: usize, may: impl Fn(NonNull<Share>) -> bool) -> Option<NonNull<Share>> {
         self.plant_only();
         let mut left = most;
@@ -520,7 +521,7 @@ impl Queue {
         share.run.load(Relaxed) <= self.virtual_now
     }
 
-    /// One of those that would run soon.
+    /// One of the threads that would run soon.
     pub fn front(&self) -> Option<NonNull<Share>> {
         if let Some(only) = &self.only {
             return Some(pointer(only.clone()));
@@ -535,12 +536,12 @@ impl Queue {
 /// The pointer with which a share was entered.
 #[inline]
 fn pointer(entry: UnsafeRef<Share>) -> NonNull<Share> {
-    // SAFETY: an `UnsafeRef` is of a pointer that is not null.
+    // SAFETY: an `UnsafeRef` is made from a pointer that is not null.
     unsafe { NonNull::new_unchecked(UnsafeRef::into_raw(entry)) }
 }
 
-/// A request that was served, or nearly, is followed by the next one: ticks come as often as a slice is long, and one
-/// that comes a moment before the end must not let the thread run until the next one.
+/// A request that was served, or nearly, is followed by the next one: ticks come at intervals of a slice, and a tick
+/// shortly before the end of a request must not let the thread run until the next tick.
 #[inline]
 fn renew(share: &Share, request: u64) {
     let (run, deadline) = (share.run.load(Relaxed), share.deadline.load(Relaxed));

@@ -1,7 +1,7 @@
-//! A thread's part of its CPU: what it is due, and where it stands in a queue.
+//! A thread's share of its CPU: its due time, and its position in a queue.
 //!
-//! The fields change under the lock of the queue that the share is in, or by the CPU that runs its thread; others only
-//! look.
+//! The fields are written under the lock of the queue that the share is in, or by the CPU that runs its thread; others
+//! only read them.
 
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
@@ -20,33 +20,32 @@ pub(crate) enum Tree {
     Later,
 }
 
-/// See the module. Virtual times are nanoseconds of a thread of nice 0; a thread of half its weight passes through them
-/// twice as fast. (They begin at 13 days, so that all may be behind, and do not wrap: a CPU would have to run
+/// See the module. Virtual times are nanoseconds of a thread of nice 0; for a thread of half its weight they pass twice
+/// as fast. (They start at 13 days, so that every thread can be behind, and they do not wrap: a CPU would have to run
 /// SCHED_IDLE alone for 1.7 years, or nice 0 for 580.)
 pub struct Share {
     pub(crate) link: RBTreeLink,
-    /// The place in its tree, and the tree, and the weight with which it was entered. Under the queue's lock.
+    /// The key in its tree, the tree, and the weight with which it was entered. Under the queue's lock.
     pub(crate) key: Cell<(u64, i64)>,
     pub(crate) tree: Cell<Tree>,
     pub(crate) entered: Cell<u32>,
     /// The class ([`Traits`]), and the queue that it is in.
     pub(crate) place: Place,
-    /// What it has run, in virtual time; of a real-time thread, nanoseconds of its turn.
+    /// The run time, in virtual time; for a real-time thread, nanoseconds of its turn.
     pub(crate) run: AtomicU64,
-    /// When its present request is to be served, in virtual time.
+    /// The deadline of its present request, in virtual time.
     pub(crate) deadline: AtomicU64,
-    /// The slice that it asks for, in nanoseconds; 0 for the usual one.
+    /// The slice that it requests, in nanoseconds; 0 for the usual one.
     slice: AtomicU64,
-    /// How far it was behind its queue when it left that, in virtual time.
+    /// How far it was behind its queue when it left, in virtual time.
     pub(crate) lag: AtomicI64,
-    /// When it last came from another queue.
+    /// When it last moved from another queue.
     moved_at: AtomicU64,
-    /// The number of the queue that it is in, or was last.
+    /// The number of its present or last queue.
     pub(crate) home: AtomicU32,
 }
 
-// SAFETY: the cells and the link are touched under the lock of the queue alone that the share is in, or is being
-// entered into.
+// SAFETY: the cells and the link are only touched under the lock of the queue that the share is in, or is entering.
 unsafe impl Sync for Share {}
 // SAFETY: as above.
 unsafe impl Send for Share {}
@@ -75,13 +74,13 @@ impl Share {
         self.traits().class()
     }
 
-    /// Changes how it is scheduled. For a thread that has run before, [`Share::queue_after_change`] says what is to be
-    /// done next.
+    /// Changes how the thread is scheduled. If it has run before, the caller must then call
+    /// [`Share::queue_after_change`].
     pub fn set_class(&self, class: Class) {
         self.place.set_traits(Traits::new(class).to_word());
     }
 
-    /// The slice that it asks for, or `usual`.
+    /// The slice that it requests, or `usual`.
     #[inline]
     pub fn slice(&self, usual: u64) -> u64 {
         match self.slice.load(Relaxed) {
@@ -90,8 +89,8 @@ impl Share {
         }
     }
 
-    /// Asks for another slice from the next request on: 0 for the usual one. A shorter one is served earlier, and is
-    /// over sooner.
+    /// Sets the slice for the next request and the following ones: 0 for the usual one. A shorter slice is served
+    /// earlier, and ends sooner.
     pub fn set_slice(&self, ns: u64) {
         self.slice.store(ns, Relaxed);
     }
@@ -107,15 +106,15 @@ impl Share {
         Traits::from_word(self.place.traits())
     }
 
-    /// 0 for those that share by weight, else the priority.
+    /// 0 for threads that share by weight, otherwise the priority.
     #[inline]
     pub fn rank(&self) -> u32 {
         self.traits().rank()
     }
 
-    /// After [`Share::set_class`]: the number of the queue in which it may be by its former class, if there is one. The
-    /// caller takes that queue's lock, and if it [has](super::Queue::has) the share has it [entered
-    /// anew](super::Queue::reenter); else it asks again.
+    /// After [`Share::set_class`]: the number of the queue in which the thread may still be placed by its former class,
+    /// if there is one. The caller takes that queue's lock; if the queue [has](super::Queue::has) the share, the caller
+    /// [enters it anew](super::Queue::reenter), and otherwise asks again.
     pub fn queue_after_change(&self) -> Option<usize> {
         self.place.queue_after_change().map(|queue| queue as usize)
     }
@@ -125,7 +124,7 @@ impl Share {
         self.moved_at.store(now, Relaxed);
     }
 
-    /// Whether it came from another queue within `ns` nanoseconds before `now`.
+    /// Whether it moved from another queue within `ns` nanoseconds before `now`.
     pub fn has_moved_within(&self, ns: u64, now: u64) -> bool {
         now < self.moved_at.load(Relaxed).saturating_add(ns)
     }
@@ -135,7 +134,7 @@ impl Share {
         self.deadline.load(Relaxed)
     }
 
-    /// Its thread has run for a time, on the CPU that calls.
+    /// Charges its thread for time that it ran, on the CPU that calls.
     #[inline]
     pub fn charge(&self, ns: u64) {
         let traits = self.traits();
@@ -143,7 +142,7 @@ impl Share {
         self.run.store(self.run.load(Relaxed) + run, Relaxed);
     }
 
-    /// Its thread lets others go first: it gives up the rest of its request, or its turn is over.
+    /// Notes that its thread lets others run first: it gives up the rest of its request, or its turn is over.
     #[inline]
     pub fn yields(&self, slice: u64) {
         let traits = self.traits();
@@ -162,7 +161,7 @@ impl Default for Share {
     }
 }
 
-/// Time of a thread of this weight, in virtual time.
+/// A time of a thread of this weight as virtual time.
 #[inline]
 pub(crate) fn virtually(ns: u64, weight: u32) -> u64 {
     if weight == UNIT { ns } else { ns.saturating_mul(u64::from(UNIT)) / u64::from(weight) }

@@ -1,4 +1,5 @@
-//! Real-time threads in a queue: by priority, and within one in turn; and what is left to the others.
+//! Real-time threads in a queue: ordered by priority, and in turns within a priority; and the time that is left for
+//! other threads.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -9,18 +10,18 @@ use crate::share::{Share, Tree};
 /// A turn of [`Policy::RoundRobin`], in nanoseconds, as on Linux.
 pub const ROUND: u64 = 100_000_000;
 
-/// Of each period (nanoseconds), real-time threads have at most `REAL_TIME` while others wait: Linux's defaults of
-/// `sched_rt_period_us` and `sched_rt_runtime_us`. So one that does not end leaves a shell to end it from.
+/// In each period (nanoseconds), real-time threads get at most `REAL_TIME` while others wait: Linux's defaults of
+/// `sched_rt_period_us` and `sched_rt_runtime_us`. So the user can still end a runaway real-time thread from a shell.
 const PERIOD: u64 = 1_000_000_000;
 const REAL_TIME: u64 = 950_000_000;
 
-/// Who goes first where there are real-time threads.
+/// Which thread runs first if there are real-time threads.
 pub(super) enum Choice {
     /// The one that runs.
     Stays,
-    /// The first of those that wait.
+    /// The first of the waiting ones.
     Urgent,
-    /// There is none, or they have had their part.
+    /// None waits, or they have used their part of the period.
     ByWeight,
 }
 
@@ -33,6 +34,7 @@ impl Queue {
         self.real_time += passed;
     }
 
+    /// Places a real-time thread: in front of its equals if it was preempted during its turn.
     #[cold]
     pub(super) fn line_up(&mut self, share: &Share, rank: u32, how: Enters) {
         let among = if how == Enters::Preempted && !is_over(share) {
@@ -58,7 +60,7 @@ impl Queue {
         match stays.filter(|_| is_urgent) {
             Some(share) if first < share.rank() => {
                 if is_over(share) {
-                    // Nobody is there who could have its turn: another one begins.
+                    // No other thread could have its turn: it begins another one.
                     share.run.store(0, Relaxed);
                 }
                 Choice::Stays
@@ -70,7 +72,7 @@ impl Queue {
     }
 }
 
-/// Whether a real-time thread has yielded, or had its turn.
+/// Whether a real-time thread has yielded or finished its turn.
 fn is_over(share: &Share) -> bool {
     let run = share.run.load(Relaxed);
     run >= u64::MAX / 2 || run >= ROUND && share.class().policy == Policy::RoundRobin
