@@ -1,4 +1,4 @@
-//! The locks of a whole file by flock(2): each open file has none, a shared or an exclusive one.
+//! Locks of whole files, as set by flock(2): each open file has no lock, a shared or an exclusive one.
 
 /// What an open file has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub enum Flock {
     Exclusive = 2,
 }
 
-/// What the open files of one file have together.
+/// The state that the open files of one file share.
 #[derive(Debug, Default)]
 pub struct Flocks {
     shared: usize,
@@ -31,7 +31,7 @@ impl Flocks {
         self.shared == 0 && !self.is_exclusive
     }
 
-    /// Takes away what an open file `has`; returns whether that was something.
+    /// Removes the lock `has` of an open file; returns whether there was one.
     pub fn release(&mut self, has: &mut Flock) -> bool {
         match core::mem::take(has) {
             Flock::None => return false,
@@ -41,7 +41,7 @@ impl Flocks {
         true
     }
 
-    /// Gives an open file that has nothing what it wants; returns whether others let it.
+    /// Gives the lock `wanted` to an open file that has none; returns whether the other locks allow it.
     pub fn take(&mut self, has: &mut Flock, wanted: Flock) -> bool {
         debug_assert_eq!(*has, Flock::None);
         let is_free = match wanted {

@@ -1,5 +1,5 @@
-//! The state of file locks: which owner has locked what, who is in whose way, and who waits for whom. `docs/locks.md`
-//! has the whole picture.
+//! The state of file locks: which owner has locked what, which locks conflict, and which owners wait for which.
+//! `docs/locks.md` gives an overview.
 //!
 //! Floors, lowest first; none imports a higher one:
 //! - [`tree`]: a balanced tree whose nodes carry a summary of what is below them.
@@ -8,9 +8,9 @@
 //! - [`flocks`]: the locks of a whole file, by flock.
 //! - [`waits`]: which owners wait for which others.
 //!
-//! Nothing here knows a process, a file or a lock of the kernel's: whoever calls has the state for itself. Nothing is
-//! allocated but what the caller supplies ([`Spare`]), so no operation fails for want of memory once it has begun. Each
-//! is O(log n), and O(log n) more for each lock of the same owner that a new one replaces.
+//! Nothing here knows processes, files or locks of the kernel: the caller has exclusive access to the state. The caller
+//! supplies all memory ([`Spare`]), so no operation fails for lack of memory once it has begun. Each is O(log n), plus
+//! O(log n) for each lock of the same owner that a new one replaces.
 
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types))]

@@ -1,16 +1,16 @@
-//! A record lock: whose it is, which bytes it covers, and what it excludes.
+//! A record lock: its owner, the bytes that it covers, and the locks that it conflicts with.
 
-/// Whose lock it is: a number that the caller gives out. The same for all that one process, or one open file, has
-/// locked.
+/// The owner of a lock: a number that the caller assigns. All locks of one process, or of one open file, have the same
+/// owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner(pub u64);
 
-/// Bytes of a file, the last one included.
+/// A range of bytes of a file, the last one included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     /// The first.
     pub start: u64,
-    /// The last; not before the first.
+    /// The last byte; not before the first one.
     pub end: u64,
 }
 
@@ -18,15 +18,15 @@ impl Range {
     /// The whole file, however long it becomes.
     pub const ALL: Self = Self { start: 0, end: Self::LAST };
 
-    /// No file has a byte behind this one.
+    /// The highest offset of a byte in any file.
     pub const LAST: u64 = i64::MAX as u64;
 
-    /// Whether they have a byte in common.
+    /// Whether the ranges have a byte in common.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.start <= other.end && other.start <= self.end
     }
 
-    /// Whether they overlap, or nothing is between them.
+    /// Whether the ranges overlap or are adjacent.
     pub fn touches(&self, other: &Self) -> bool {
         self.start <= other.end.saturating_add(1) && other.start <= self.end.saturating_add(1)
     }
@@ -55,7 +55,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Whether another owner's lock is in the way of this one.
+    /// Whether this lock conflicts with the lock of another owner.
     pub fn conflicts(&self, other: &Self) -> bool {
         let excludes = self.kind == Kind::Exclusive || other.kind == Kind::Exclusive;
         excludes && self.owner != other.owner && self.range.overlaps(&other.range)

@@ -1,12 +1,12 @@
 //! The record locks of a file (fcntl).
 //!
-//! An owner's locks do not overlap, and two of the same kind do not touch: a new lock replaces what it covers, cuts in
-//! two what reaches beyond it, and takes in what it touches. Each lock is in two trees:
+//! An owner's locks do not overlap, and two of the same kind are not adjacent: a new lock replaces the locks that it
+//! covers, splits a lock that reaches beyond it, and merges with adjacent locks of its kind. Each lock is in two trees:
 //!
 //! - by owner, then place: an owner's own locks in a range are neighbours.
-//! - by place, then owner: a node knows how far the locks below it reach, and how far those of any *other* owner than
-//!   the one that reaches farthest do; both for all locks, and for exclusive ones. So whoever asks for the first lock
-//!   that is in its way needs not look at its own, and goes down once.
+//! - by place, then owner: a node knows the farthest end of the locks below it, and the farthest end of those that have
+//!   any *other* owner than that lock; both for all locks, and for exclusive ones. So a search for the first
+//!   conflicting lock never has to visit the locks of its own owner, and goes down once.
 
 use alloc::boxed::Box;
 
@@ -15,7 +15,7 @@ use quire_mm::fallible::AllocError;
 use crate::range::{Kind, Lock, Owner, Range};
 use crate::tree::{Item, Node, Tree};
 
-/// How far locks reach: the farthest, and the farthest of another owner.
+/// The ends of locks: the farthest one, and the farthest one of another owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Reach {
     first: Option<(u64, Owner)>,
@@ -33,8 +33,8 @@ impl Reach {
                 }
             }
             former => {
-                // (What was second may be of the same owner as what is first now; what was first is of another one, and
-                // not less.)
+                // (The former second may have the same owner as the new first; the former first has another owner, and
+                // reaches at least as far.)
                 self.second = former;
                 self.first = other;
             }
@@ -49,13 +49,13 @@ impl Reach {
         self
     }
 
-    /// Whether a lock of another owner than `me` reaches `place`.
+    /// Whether a lock of an owner other than `me` reaches `place`.
     fn is_met(&self, place: u64, me: Owner) -> bool {
         [self.first, self.second].into_iter().flatten().any(|(end, owner)| owner != me && end >= place)
     }
 }
 
-/// What a node of the tree by place knows of the locks below it.
+/// The summary in a node of the tree by place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sum {
     all: Reach,
@@ -63,7 +63,7 @@ struct Sum {
 }
 
 impl Sum {
-    /// Whether a lock that is in the way of `lock` reaches its beginning.
+    /// Whether a lock that conflicts with `lock` reaches its beginning.
     fn is_met(&self, lock: &Lock) -> bool {
         let reach = if lock.kind == Kind::Exclusive { &self.all } else { &self.exclusive };
         reach.is_met(lock.range.start, lock.owner)
@@ -99,10 +99,10 @@ impl Item for ByOwner {
     fn sum(&self, _: Option<&()>, _: Option<&()>) {}
 }
 
-/// Places of a pool: those that an operation needs, and one that it takes out before it puts the parts in.
+/// The size of a pool: the nodes that an operation needs, and one that it takes out before it inserts the parts.
 const PLACES: usize = 3;
 
-/// Nodes for an operation, which adds at most two locks. What it takes out is added here, up to a bound.
+/// Nodes for an operation, which adds at most two locks. Nodes that it removes are added here, up to a limit.
 #[derive(Default)]
 pub struct Spare {
     by_place: [Option<Box<Node<ByPlace>>>; PLACES],
@@ -151,7 +151,7 @@ impl Records {
         self.by_owner.len()
     }
 
-    /// The first lock that is in the way of `lock`.
+    /// The first lock that conflicts with `lock`.
     pub fn conflict(&self, lock: &Lock) -> Option<&Lock> {
         let mut node = self.by_place.root();
         while let Some(at) = node {
@@ -159,7 +159,7 @@ impl Records {
             if let Some(left) = at.left()
                 && left.sum().is_met(lock)
             {
-                // (All there begin before this one; so if this one begins in time, the lock is found there.)
+                // (All locks there begin before this one. So if this one begins early enough, the lock is found there.)
                 node = Some(left);
             } else if !is_before_end {
                 return None;
@@ -180,8 +180,8 @@ impl Records {
         before.map(|item| &item.0).filter(overlaps).or_else(|| next().map(|item| &item.0).filter(overlaps))
     }
 
-    /// Sets a lock. `Err` with a lock that is in its way. Calls `point` after each lock that is replaced; returns
-    /// whether less is excluded now than before, so that others may go on.
+    /// Sets a lock. `Err` with a conflicting lock. Calls `point` after each lock that is replaced; returns whether less
+    /// is excluded than before, so that waiters may continue.
     pub fn set(&mut self, mut lock: Lock, spare: &mut Spare, point: impl FnMut()) -> Result<bool, Lock> {
         if let Some(other) = self.conflict(&lock) {
             return Err(*other);
@@ -192,13 +192,13 @@ impl Records {
         Ok(released)
     }
 
-    /// Unlocks a range of an owner's; as [`Records::set`].
+    /// Unlocks a range of an owner; otherwise as [`Records::set`].
     pub fn release(&mut self, owner: Owner, range: Range, spare: &mut Spare, point: impl FnMut()) -> bool {
         self.clear(owner, range, None, spare, point).0
     }
 
-    /// Makes room for an owner's lock of this kind: takes out what it covers, and what it is joined with. Returns
-    /// whether something is excluded no more, and the range with what was joined.
+    /// Makes room for an owner's lock of this kind: removes the locks that it covers or merges with. Returns whether
+    /// less is excluded than before, and the range including the merged locks.
     fn clear(
         &mut self,
         owner: Owner,
@@ -210,7 +210,7 @@ impl Records {
         let mut joined = range;
         let mut released = false;
         let reach = Range { start: range.start.saturating_sub(1), end: range.end.saturating_add(1) };
-        // What touches the range is met in order, beginning with one that begins before it.
+        // Locks that overlap or adjoin the range are visited in order, beginning with one that begins before it.
         let first = self.by_owner.below(&(owner, range.start)).map(|item| item.0);
         let mut next = first.filter(|lock| lock.owner == owner && lock.range.touches(&range));
         let mut from = range.start;

@@ -1,8 +1,8 @@
 //! A balanced tree (AVL) of items in the order of their keys, whose nodes carry a summary of their subtrees.
 //!
-//! Invariants: the heights of a node's two subtrees differ by at most 1; `sum` is what [`Item::sum`] says of the node's
-//! item and its children's sums. Every operation restores both on its way up. Recursion is as deep as the tree is high:
-//! 1.44 log₂ n.
+//! Invariants: the heights of a node's two subtrees differ by at most 1; `sum` is the result of [`Item::sum`] for the
+//! node's item and its children's sums. Every operation restores both on its way up. The recursion is as deep as the
+//! tree is high: 1.44 log₂ n.
 
 use alloc::boxed::Box;
 use core::cmp::Ordering;
@@ -11,9 +11,9 @@ use quire_mm::fallible::{AllocError, try_box};
 
 /// What a tree holds.
 pub trait Item {
-    /// Its place. No two items of a tree have the same.
+    /// The key. The keys of a tree are distinct.
     type Key: Ord;
-    /// What a node knows of its subtree.
+    /// The summary of a subtree.
     type Sum;
     /// Its place.
     fn key(&self) -> Self::Key;
@@ -23,7 +23,7 @@ pub trait Item {
 
 type Link<T> = Option<Box<Node<T>>>;
 
-/// A node, in a tree or not.
+/// A node, which may or may not be in a tree.
 pub struct Node<T: Item> {
     item: T,
     sum: T::Sum,
@@ -38,7 +38,7 @@ impl<T: Item> Node<T> {
         try_box(Self { sum: item.sum(None, None), item, height: 1, left: None, right: None })
     }
 
-    /// Gives a node of no tree another item.
+    /// Replaces the item of a node that is in no tree.
     pub fn set(&mut self, item: T) {
         self.sum = item.sum(None, None);
         self.item = item;
@@ -49,12 +49,12 @@ impl<T: Item> Node<T> {
         &self.item
     }
 
-    /// What is before it in its subtree.
+    /// The subtree of the lower keys.
     pub fn left(&self) -> Option<&Self> {
         self.left.as_deref()
     }
 
-    /// What is behind it in its subtree.
+    /// The subtree of the higher keys.
     pub fn right(&self) -> Option<&Self> {
         self.right.as_deref()
     }
@@ -82,7 +82,7 @@ fn sum<T: Item>(link: &Link<T>) -> Option<&T::Sum> {
     link.as_ref().map(|node| &node.sum)
 }
 
-/// Lets the left child take the place of `link`'s node.
+/// Rotates right: the left child takes the place of `link`'s node.
 fn turn_right<T: Item>(link: &mut Link<T>) {
     let Some(mut top) = link.take() else { return };
     if let Some(mut left) = top.left.take() {
@@ -206,19 +206,19 @@ impl<T: Item> Tree<T> {
         self.len
     }
 
-    /// The node from which all others can be reached.
+    /// The root, from which all nodes can be reached.
     pub fn root(&self) -> Option<&Node<T>> {
         self.root.as_deref()
     }
 
-    /// Puts a node of no tree in. Its key is new.
+    /// Inserts a node that is in no tree. Its key must be new.
     pub fn insert(&mut self, node: Box<Node<T>>) {
         debug_assert!(node.height == 1 && node.left.is_none() && node.right.is_none());
         insert(&mut self.root, node);
         self.len += 1;
     }
 
-    /// Takes the node with a key out.
+    /// Removes the node with a key.
     pub fn remove(&mut self, key: &T::Key) -> Link<T> {
         let removed = remove(&mut self.root, key);
         self.len -= usize::from(removed.is_some());

@@ -1,9 +1,9 @@
-//! Which owners of record locks wait for which others, so that nobody begins to wait in a circle (EDEADLK).
+//! Which owners of record locks wait for which others, so that no circular wait begins (EDEADLK).
 //!
-//! A wait is an *edge* from the owner that waits to the one that is in its way. It carries what the caller needs to say
-//! whether it still holds: the lock that was in the way may be gone, and the waiter about to notice. A search goes from
-//! owner to owner along edges that hold. It looks at [`STEPS`] of them at most, as Linux looks at 10: a longer circle
-//! is not found, as fcntl(2) says. Since a process with several threads may wait in several places, an owner may have
+//! A wait is an *edge* from the waiting owner to the owner that blocks it. It carries a proof by which the caller can
+//! tell whether the wait still holds: the blocking lock may be gone, and the waiter about to notice. A search follows
+//! valid edges from owner to owner. It examines [`STEPS`] of them at most (Linux examines 10): a longer circle is not
+//! detected, as fcntl(2) warns. Since a process with several threads may wait in several places, an owner may have
 //! several edges.
 
 use alloc::boxed::Box;
@@ -11,16 +11,16 @@ use alloc::boxed::Box;
 use crate::range::Owner;
 use crate::tree::{Item, Node, Tree};
 
-/// Edges that a search looks at.
+/// The maximum number of edges that a search examines.
 pub const STEPS: usize = 64;
 
 /// A wait.
 pub struct Edge<T> {
-    /// Who waits, and in which of its waits.
+    /// The waiting owner, and which of its waits this is.
     pub waiter: (Owner, u64),
     /// For whom.
     pub blocker: Owner,
-    /// By which the caller knows whether it still holds.
+    /// The proof by which the caller knows whether the wait still holds.
     pub proof: T,
 }
 
@@ -50,7 +50,7 @@ impl<T> Waits<T> {
         Self { edges: Tree::new() }
     }
 
-    /// Adds an edge, unless it closes a circle of edges that hold: then it is given back.
+    /// Adds an edge, unless it would close a circle of valid edges: then the edge is returned.
     pub fn enter(&mut self, edge: Box<Node<Edge<T>>>, holds: impl Fn(&T) -> bool) -> Result<(), Box<Node<Edge<T>>>> {
         let (waiter, blocker) = (edge.item().waiter.0, edge.item().blocker);
         if self.leads_to(blocker, waiter, holds) {
@@ -60,12 +60,12 @@ impl<T> Waits<T> {
         Ok(())
     }
 
-    /// Takes an edge out, to be dropped by the caller.
+    /// Removes an edge, which the caller drops.
     pub fn leave(&mut self, waiter: (Owner, u64)) -> Option<Box<Node<Edge<T>>>> {
         self.edges.remove(&waiter)
     }
 
-    /// Whether `from` waits for `to`, directly or not.
+    /// Whether `from` waits for `to`, directly or indirectly.
     fn leads_to(&self, from: Owner, to: Owner, holds: impl Fn(&T) -> bool) -> bool {
         let mut open = [from; STEPS];
         let (mut next, mut len, mut looked) = (0, 1, 0);
