@@ -1,18 +1,19 @@
 //! Addresses of local sockets (`struct sockaddr_un`): a path, an abstract name, or nothing.
 //!
-//! A path ends at its first NUL, and is told with one. An abstract name begins with a NUL, and all its bytes count.
+//! A path ends at its first NUL, and is returned with one. An abstract name begins with a NUL, and all its bytes are
+//! significant.
 
 use quire_abi::Errno;
 
-/// The family, which every address begins with.
+/// The address family, with which every address begins.
 pub const FAMILY: u16 = 1;
 /// Bytes of the family.
 pub const HEADER: usize = 2;
-/// Bytes of a name in what a program gives.
+/// The maximum length of a name in an address from a program.
 pub const PATH_MAX: usize = 108;
-/// Bytes of an address that a program gives, at most.
+/// The maximum length of an address from a program.
 pub const GIVEN_MAX: usize = HEADER + PATH_MAX;
-/// Bytes of an address that a program gets, at most: the NUL behind a path may not have been there.
+/// The maximum length of an address that a program receives: the NUL after a path may have been missing.
 pub const TOLD_MAX: usize = GIVEN_MAX + 1;
 
 /// A name.
@@ -27,12 +28,12 @@ pub struct Address {
 pub enum Name<'a> {
     /// A path, without NUL.
     Path(&'a [u8]),
-    /// A name that no file system has, with the NUL that it begins with.
+    /// A name outside of all file systems, including its leading NUL.
     Abstract(&'a [u8]),
 }
 
 impl Address {
-    /// The abstract name that a socket gets which wants any one: five digits.
+    /// The abstract name for a socket that asks for any name: five digits.
     pub fn any(number: u32) -> Self {
         const DIGITS: usize = 5;
         let mut bytes = [0; PATH_MAX + 1];
@@ -43,7 +44,7 @@ impl Address {
         Self { bytes, len: DIGITS as u8 + 1 }
     }
 
-    /// The name in what a program gives; `None` if there is only the family. EINVAL.
+    /// Parses an address from a program; `None` if it has only the family. EINVAL.
     pub fn parse(given: &[u8]) -> Result<Option<Self>, Errno> {
         if !(HEADER..=GIVEN_MAX).contains(&given.len()) || given[..HEADER] != FAMILY.to_ne_bytes() {
             return Err(Errno::EINVAL);
@@ -75,7 +76,7 @@ impl Address {
         &self.bytes[..usize::from(self.len)]
     }
 
-    /// What a program is told of an address, or of none; returns its length.
+    /// Writes an address, or an empty one, for a program; returns its length.
     pub fn tell(address: Option<&Self>, to: &mut [u8; TOLD_MAX]) -> usize {
         to[..HEADER].copy_from_slice(&FAMILY.to_ne_bytes());
         let name = address.map_or(&[][..], Self::bytes);

@@ -1,9 +1,8 @@
-//! Sockets that nobody can reach any more: every reference to them is in a message that waits in the queue of such a
-//! socket.
+//! Unreachable sockets: every reference to such a socket is in a message that waits in the queue of such a socket.
 //!
-//! A socket in flight whose references are not all in queues, or not all in queues of sockets in flight, can be
-//! received or is open somewhere: it is live, and so is what its own queue refers to. All others are garbage. The graph
-//! does not change meanwhile. O(sockets in flight and references).
+//! A socket in flight is live if one of its references is in no queue, or in the queue of a socket that is not in
+//! flight: then it can be received, or is open somewhere. Sockets to which the queue of a live one refers are live too.
+//! All others are garbage. The graph must not change meanwhile. O(sockets in flight and references).
 
 use alloc::vec::Vec;
 
@@ -17,21 +16,21 @@ pub trait Graph {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// How many messages refer to one.
+    /// How many messages refer to a socket.
     fn in_flight(&self, socket: usize) -> usize;
-    /// Whether there are references to it which are in no message.
+    /// Whether a socket has references outside of messages.
     fn is_held(&self, socket: usize) -> bool;
-    /// Calls `visit` for each reference in the messages that wait at one; it may be called for sockets that are not in
-    /// the graph with an index beyond it.
+    /// Calls `visit` for each reference in the messages that wait at a socket; sockets that are not in the graph are
+    /// passed as an index beyond it.
     fn each(&self, socket: usize, visit: &mut dyn FnMut(usize));
-    /// Called now and then: others may run.
+    /// Called regularly, so that other threads may run.
     fn pause(&self) {}
 }
 
-/// Sockets that are looked at between two pauses.
+/// The number of sockets that are examined between two pauses.
 const PAUSE_EVERY: usize = 64;
 
-/// For each socket whether it is garbage.
+/// For each socket, whether it is garbage.
 pub fn garbage(graph: &impl Graph) -> Result<Vec<bool>, AllocError> {
     let len = graph.len();
     let mut inside: Vec<usize> = TryVec::try_with_capacity(len)?;

@@ -1,12 +1,12 @@
-//! What a local socket has that needs no machine: its address, the messages that nobody has read yet, and which sockets
-//! that are under way to somebody nobody can ever receive. `docs/sockets.md` has the whole picture.
+//! The parts of local sockets that are independent of the machine: addresses, queues of unread messages, and the search
+//! for sockets in flight that nobody can ever receive. `docs/sockets.md` gives an overview.
 //!
 //! Floors, lowest first; none imports a higher one:
-//! - [`address`]: names, as programs give them and get them.
+//! - [`address`]: names, in the form that programs pass and receive.
 //! - [`queue`]: messages that wait for a reader.
 //! - [`graph`]: sockets that only refer to each other.
 //!
-//! Nothing here knows a process or a lock: whoever calls has the state for itself. Queues allocate nothing.
+//! Nothing here knows processes or locks: the caller has exclusive access to the state. Queues allocate nothing.
 
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types))]

@@ -1,11 +1,11 @@
 //! Messages that wait for a reader.
 //!
 //! A reader copies bytes to a program, which may fault and sleep, so it does not hold the queue's lock meanwhile: it
-//! *claims* what it reads, which leaves the list but still counts, and then finishes: what is left goes back to the
-//! front. Nobody else claims until then. Writers append to the list all the time.
+//! *claims* the messages that it reads. These leave the list but still count. When the reader finishes, what is left of
+//! them goes back to the front. Nobody else can claim until then. Writers may append to the list at any time.
 //!
-//! Invariants: `len`, `unread` and `charge` are the sums over the list and what is claimed, as it was when it was
-//! claimed.
+//! Invariants: `len`, `unread` and `charge` are the sums over the list and the claimed messages, the latter as they
+//! were when they were claimed.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -13,15 +13,15 @@ use alloc::vec::Vec;
 use intrusive_collections::{LinkedList, LinkedListLink, intrusive_adapter};
 use quire_mm::fallible::{AllocError, try_box};
 
-/// What a message is charged beside its bytes.
+/// The charge of a message in addition to its bytes.
 pub const OVERHEAD: usize = 256;
 
-/// Bytes that a message has in itself.
+/// The number of bytes that are stored in the message itself.
 pub const SMALL: usize = 64;
 
-/// Bytes, and what comes with them.
+/// The bytes of a message, and its extra data.
 pub struct Message<X> {
-    /// The bytes, unless they are few.
+    /// The bytes, if they do not fit into the message itself.
     bytes: Vec<u8>,
     small: [u8; SMALL],
     len: usize,
@@ -44,7 +44,8 @@ pub use adapter::InQueue;
 /// Messages in their order.
 pub type Messages<X> = LinkedList<InQueue<X>>;
 
-// SAFETY: the link is touched by whoever owns the message, or has the list that does.
+// SAFETY: the link is only touched by the owner of the message, or by whoever has exclusive access to the list that
+// contains it.
 unsafe impl<X: Send> Send for Message<X> {}
 
 impl<X> Message<X> {
@@ -54,7 +55,7 @@ impl<X> Message<X> {
         try_box(Self { bytes, small: [0; SMALL], len, at: 0, extra, link: LinkedListLink::new() })
     }
 
-    /// A message of the first `len` bytes, [`SMALL`] at most.
+    /// A message of the first `len` bytes, at most [`SMALL`].
     pub fn small(small: [u8; SMALL], len: usize, extra: X) -> Result<Box<Self>, AllocError> {
         let len = len.min(SMALL);
         try_box(Self { bytes: Vec::new(), small, len, at: 0, extra, link: LinkedListLink::new() })
@@ -106,7 +107,7 @@ pub struct Queue<X> {
     claimed: Option<Sum>,
 }
 
-// SAFETY: as for messages, which are all that it has.
+// SAFETY: as for messages, which are all that it contains.
 unsafe impl<X: Send> Send for Queue<X> {}
 
 impl<X> Default for Queue<X> {
@@ -121,7 +122,7 @@ impl<X> Queue<X> {
         Self { list: LinkedList::new(InQueue::NEW), sum: Sum::default(), claimed: None }
     }
 
-    /// Whether there is nothing, claimed or not.
+    /// Whether there are no messages, claimed ones included.
     pub fn is_empty(&self) -> bool {
         self.sum.len == 0
     }
@@ -167,27 +168,27 @@ impl<X> Queue<X> {
         Some(message)
     }
 
-    /// Gives back a claimed message that is not read to its end, or will be read again.
+    /// Gives back a claimed message that was not read to its end, or will be read again.
     pub fn give_back(&mut self, message: Box<Message<X>>) {
         debug_assert!(self.claimed.is_some());
         self.sum = self.sum.minus(self.claimed.take().unwrap_or_default()).plus(Sum::of(&message));
         self.list.push_front(message);
     }
 
-    /// What was claimed is gone, or about to be.
+    /// Ends the claim: the claimed message is gone, or about to be.
     pub fn finish(&mut self) {
         debug_assert!(self.claimed.is_some());
         self.sum = self.sum.minus(self.claimed.take().unwrap_or_default());
     }
 
-    /// Takes the first message out, if nothing is claimed.
+    /// Takes out the first message, if nothing is claimed.
     pub fn pop(&mut self) -> Option<Box<Message<X>>> {
         let message = self.claim()?;
         self.finish();
         Some(message)
     }
 
-    /// Claims all messages, to look at them, if nothing is claimed.
+    /// Claims all messages for inspection, if nothing is claimed.
     pub fn claim_all(&mut self) -> Option<Messages<X>> {
         if self.claimed.is_some() || self.list.is_empty() {
             return None;
@@ -196,13 +197,13 @@ impl<X> Queue<X> {
         Some(self.list.take())
     }
 
-    /// Gives them back as they were.
+    /// Gives all claimed messages back unchanged.
     pub fn give_back_all(&mut self, mut messages: Messages<X>) {
         self.claimed = None;
         self.list.front_mut().splice_before(messages.take());
     }
 
-    /// Takes everything out that nobody has claimed.
+    /// Takes out all messages that are not claimed.
     pub fn take(&mut self) -> Messages<X> {
         self.sum = self.claimed.unwrap_or_default();
         self.list.take()
