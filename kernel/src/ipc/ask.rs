@@ -1,9 +1,9 @@
-//! Calls that the kernel makes in the name of the current thread, to servers that know what it does not
+//! Calls that the kernel makes on behalf of the current thread, to servers that have information it lacks
 //! ([`names`](crate::names)).
 //!
-//! They are calls as any other (`docs/messages.md`), but for three things: registers and windows are the kernel's
-//! memory, lent to the call for as long as it lasts; of a handle that the answer names the kernel gets the object, and
-//! the server keeps the handle; and only a kill ends them. No lock is held.
+//! They are calls like any other (`docs/messages.md`), with three exceptions: registers and windows are memory of the
+//! kernel, lent to the call for its duration; if the answer names a handle, the kernel gets its object, and the server
+//! keeps the handle; and only a kill ends them. No lock is held.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
@@ -25,35 +25,36 @@ use crate::task::thread::current;
 use crate::task::wait::Sleep;
 use crate::vm::Cpu;
 
-/// The longest text that a server answers.
+/// The maximum length of a text in a server's answer.
 pub const ROOM: usize = 4096;
 
 /// A thread's part in this.
 pub struct Asking {
-    /// The kernel calls in its name.
+    /// Whether the kernel makes a call on the thread's behalf.
     is_under_way: AtomicBool,
-    /// What was lent with the answer. It belongs to the thread while that runs, and to the server that answers while it
-    /// waits.
+    /// The handle that was lent with the answer. It belongs to the thread while that runs, and to the answering server
+    /// while the thread waits.
     lent: UnsafeCell<Option<Handle>>,
-    /// The room of its last call, kept for the next one: what a server does not write is the thread's own text.
+    /// The buffer of its last call, kept for the next one: bytes that a server does not write are the thread's own
+    /// text.
     room: UnsafeCell<Vec<u8>>,
 }
 
-// SAFETY: the cells are accessed by the thread itself when it does not wait, and otherwise only by one that is at work
+// SAFETY: the cells are accessed by the thread itself when it does not wait, and otherwise only by a thread that works
 // on it (`Reply::with_caller`, `Reply::answer_with`), of which there is one at a time.
 unsafe impl Sync for Asking {}
 
 impl Asking {
-    /// Of a thread in whose name nothing was asked yet.
+    /// For a thread on whose behalf nothing was asked yet.
     pub const fn new() -> Self {
         Self { is_under_way: AtomicBool::new(false), lent: UnsafeCell::new(None), room: UnsafeCell::new(Vec::new()) }
     }
 
-    /// Gives the thread, which waits, the object of the only handle of an answer, with its rights. EBADF, EPERM.
+    /// Gives the thread, which waits, the object and the rights of the only handle of an answer. EBADF, EPERM.
     pub fn lend(&self, from: &Handles, attached: &[AttachedHandle; HANDLES]) -> Result<(), Errno> {
         let [AttachedHandle { number, rights }, ..] = *attached;
         let handle = from.with(number, |handle| handle.copy(rights))?;
-        // SAFETY: the caller is at work on the thread.
+        // SAFETY: this function's caller works on the thread.
         let former = unsafe { (*self.lent.get()).replace(handle) };
         debug_assert!(former.is_none(), "a call is answered once");
         Ok(())
@@ -67,9 +68,9 @@ impl Asking {
     }
 }
 
-/// If the kernel calls in the caller's name, that thread's part.
+/// The state of the calling thread, if the kernel makes the call on its behalf.
 pub fn of<'a>(caller: &'a Caller<'_, Cpu>) -> Option<&'a Asking> {
-    // (A caller that waits does not change it.)
+    // (A caller that waits does not change this.)
     let messaging = attachments::thread(caller).former_messaging()?;
     messaging.asking.is_under_way.load(Ordering::Relaxed).then_some(&messaging.asking)
 }
@@ -84,14 +85,14 @@ pub struct Answer {
     pub handle: Option<Handle>,
 }
 
-/// Room for a text of up to [`ROOM`] bytes, which the thread keeps for its next call.
+/// A buffer for a text of up to [`ROOM`] bytes, which the thread keeps for its next call.
 pub struct Room(Vec<u8>);
 
 impl Room {
     /// The current thread's. ENOMEM.
     pub fn take() -> Result<Self, Errno> {
         let asking = &current().messaging()?.asking;
-        // SAFETY: the thread is current, and the reference is gone at the end of this line.
+        // SAFETY: the thread is current, and the reference ends on this line.
         let room = unsafe { core::mem::take(&mut *asking.room.get()) };
         if room.len() == ROOM { Ok(Self(room)) } else { Ok(Self(try_zeroed(ROOM)?)) }
     }
@@ -122,16 +123,16 @@ impl Drop for Room {
     }
 }
 
-/// Frames of user memory that stand for one run of bytes, which begins at `skip` in the first: a window of the
-/// kernel's.
+/// Frames of user memory that form one run of bytes, which begins at offset `skip` of the first frame: a window of the
+/// kernel's own calls.
 pub struct Run<'a> {
-    /// The frames; the caller keeps them for as long as the call lasts.
+    /// The frames; the caller keeps them for the duration of the call.
     pub frames: &'a [Pfn],
-    /// Bytes of the first that come before.
+    /// The number of bytes of the first frame before the run.
     pub skip: usize,
 }
 
-/// In a window's access, beside what a program may say: it starts at a [`Run`].
+/// A bit in a window's access, which a program may not set: the window's start is the address of a [`Run`].
 pub const RUN: u64 = 1 << 63;
 
 impl Run<'_> {
@@ -147,7 +148,7 @@ impl Run<'_> {
         Some(Cpu.direct_map(frame.addr() + at % PAGE_SIZE))
     }
 
-    /// Which byte of its page a byte of a window is.
+    /// The offset in its page of a byte of a window.
     ///
     /// # Safety
     /// As for [`Run::byte`].
@@ -158,7 +159,7 @@ impl Run<'_> {
     }
 }
 
-/// As [`ask`], with `len` bytes of frames as the window to be read, or to be written.
+/// As [`ask`], with `len` bytes of frames as the readable or the writable window.
 pub fn ask_about_frames(
     server: (&KArc<Endpoint>, u64),
     label: u64,
@@ -174,8 +175,8 @@ pub fn ask_about_frames(
     unsafe { ask_with(server, label, words, if write { [nothing, frames] } else { [frames, nothing] }) }
 }
 
-/// Calls an endpoint, with a window to be read and one to be written. EPIPE if the server is gone, EDEADLK if it is the
-/// caller, EINTR for a caller that is killed.
+/// Calls an endpoint, with a readable and a writable window. EPIPE if the server is gone, EDEADLK if the server is the
+/// calling process, EINTR if the caller is killed.
 pub fn ask(
     (endpoint, badge): (&KArc<Endpoint>, u64),
     label: u64,
@@ -190,14 +191,14 @@ pub fn ask(
     };
     let windows =
         [window(text.as_ptr(), text.len(), Window::READ), window(room.as_mut_ptr(), room.len(), Window::WRITE)];
-    // SAFETY: both are lent to this function.
+    // SAFETY: both windows are lent to this function.
     unsafe { ask_with((endpoint, badge), label, words, windows) }
 }
 
-/// Calls an endpoint with windows of the kernel's memory.
+/// Calls an endpoint with windows in the kernel's memory.
 ///
 /// # Safety
-/// They are valid until this returns.
+/// The windows are valid until this returns.
 unsafe fn ask_with(
     (endpoint, badge): (&KArc<Endpoint>, u64),
     label: u64,
@@ -209,10 +210,11 @@ unsafe fn ask_with(
     let [a, b, c, d, e, f] = words;
     let mut registers = [0, label, a, b, c, d, e, f, 0, 0, options::WORDS | options::room(1)];
     messaging.asking.is_under_way.store(true, Ordering::Relaxed);
-    // SAFETY: the registers are this function's, and so are the windows; the call has ended when this returns.
+    // SAFETY: the registers are this function's own; the windows are valid by the caller's promise; the call has ended
+    // when this returns.
     let called = unsafe { message::call_by(endpoint, badge, &raw mut registers, Sleep::Killable, None) };
     messaging.asking.is_under_way.store(false, Ordering::Relaxed);
-    // SAFETY: the thread is current, and no call of its is under way. (An answer may have come too late.)
+    // SAFETY: the thread is current, and none of its calls is under way. (The answer may have come too late.)
     let handle = unsafe { messaging.asking.take() };
     if let Err(e) = called {
         messaging.record.unload();

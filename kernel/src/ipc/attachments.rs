@@ -1,19 +1,20 @@
-//! What a message carries beside its words: handles, which move, and windows of the caller's memory.
+//! The attachments of a message: handles, which are moved, and windows of the caller's memory.
 //!
-//! The caller's descriptor is read once, into the record of its calls, before the call is sent. From then on the server
-//! acts, for as long as the caller waits: it takes the handles ([`accept`]), and copies from and to the windows
-//! ([`copy`]). So nothing is in flight in a queue, nobody's table is filled by others, and whoever asks has the errno.
+//! The caller's descriptor of them is read once, into the record of its calls, before the call is sent. From then on
+//! the server acts, for as long as the caller waits: it takes the handles ([`accept`]), and copies from and to the
+//! windows ([`copy`]). So nothing is in flight in a queue, nobody's table is filled by others, and errors are reported
+//! to the one that asks.
 //!
-//! While a server is at work on a caller ([`Reply::with_caller`](super::message::Reply::with_caller)) the caller does
-//! not go on. That time is short, with interrupts masked: some handles, or the bytes of one page. Memory is supplied
-//! before, and pages are pinned before.
+//! While a server works on a caller ([`Reply::with_caller`](super::message::Reply::with_caller)) the caller does not
+//! continue. That time is short, with interrupts masked: a few handles, or the bytes of one page. Memory is supplied
+//! and pages are pinned beforehand.
 //!
-//! A window is copied page by page, by the direct map, from and to resident pages. The server's own pages are brought
-//! in on its time. A page of the caller that is missing is brought in by the caller: it is woken for it, and the
-//! server, which is told EAGAIN, serves others meanwhile.
+//! A window is copied page by page, through the direct map, from and to resident pages. The server's own pages are
+//! brought in on its own time. A missing page of the caller is brought in by the caller: it is woken to do so, and the
+//! server, which gets EAGAIN, serves others meanwhile.
 //!
-//! Lock order: a server at work on a caller takes the locks of tables of handles, of a process, and of run queues, and
-//! no endpoint's.
+//! Lock order: a server that works on a caller takes the locks of tables of handles, of a process, and of run queues,
+//! but no endpoint's.
 
 use quire_abi::Errno;
 use quire_abi::ipc::{Attachments, HANDLES, Window, options};
@@ -34,24 +35,24 @@ use crate::task::thread::{Thread, current};
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, Mm};
 
-/// The register that has the descriptor's address.
+/// The register with the descriptor's address.
 const DESCRIPTOR: usize = 11;
 
-/// Whether the frame's message carries something.
+/// Whether the frame's message has attachments.
 #[inline]
 pub fn has_attachments(frame: &TrapFrame) -> bool {
     frame.x[10] & options::CARRIES != 0
 }
 
-/// Reads the descriptor. EFAULT; EBADF or EPERM for a handle that is not there or may not pass.
+/// Reads the descriptor. EFAULT; EBADF or EPERM for a handle that does not exist or may not be transferred.
 fn read(frame: &TrapFrame) -> Result<Attachments, Errno> {
     let attachments: Attachments = uaccess::get(UserAddr::new(frame.x[DESCRIPTOR] as usize))?;
     current().process().handles.check(&attachments.handles)?;
     Ok(attachments)
 }
 
-/// Loads the record of the calling thread with what its call carries. EINVAL for a window of unknown access, EFAULT for
-/// one that is not in the lower half: what is mapped there shows later.
+/// Loads the attachments of the calling thread's call into the record of its calls. EINVAL for a window of unknown
+/// access, EFAULT for one that is not in the lower half; whether it is mapped is checked later.
 pub fn load(frame: &TrapFrame) -> Result<(), Errno> {
     let attachments = read(frame)?;
     for window in &attachments.windows {
@@ -64,7 +65,7 @@ pub fn load(frame: &TrapFrame) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The calling thread's next call carries nothing.
+/// Removes the attachments of the calling thread's next call.
 #[cold]
 pub fn unload() {
     if let Some(messaging) = current().former_messaging() {
@@ -74,13 +75,13 @@ pub fn unload() {
 
 /// The thread of a caller.
 pub fn thread<'a>(caller: &'a Caller<'_, Cpu>) -> &'a Thread {
-    // SAFETY: the caller waits for as long as there is this reference.
+    // SAFETY: the caller waits for as long as this reference exists.
     unsafe { message::thread_of(caller.thread()) }
 }
 
-/// Takes the handles that a call carries, all or none; returns their numbers, 0 for none. ENOENT if there are none (any
-/// more), ENXIO if the caller does not have one of them any more, EMFILE without enough free numbers, ENOMEM, ECANCELED
-/// if the caller is gone.
+/// Takes the handles of a call, all or none; returns their numbers, 0 for none. ENOENT if there are none (any more),
+/// ENXIO if the caller no longer has one of them, EMFILE without enough free numbers, ENOMEM, ECANCELED if the caller
+/// is gone.
 pub fn accept(reply: &Reply) -> Result<[u32; HANDLES], Errno> {
     let own = &current().process().handles;
     supplied(|room| {
@@ -117,7 +118,7 @@ fn supplied<T>(mut attempt: impl FnMut(&mut Room<super::handles::Handle>) -> Res
     }
 }
 
-/// A reply in the slot of a thread, or one that was saved.
+/// The reply in the slot of a thread, or a saved one.
 #[derive(Clone, Copy)]
 pub enum Answering<'a> {
     /// That in the slot.
@@ -127,9 +128,9 @@ pub enum Answering<'a> {
 }
 
 /// Answers a call with the message in the frame and the handles that its descriptor names; `rouse` as in
-/// [`Reply::answer`]. Nothing has happened in case of an error: EMFILE if the caller has no free numbers or said that
-/// it has too little room for them, EINVAL for windows, and as in [`read`]. ECANCELED if the caller is gone: then the
-/// reply is of no use any more.
+/// [`Reply::answer`]. In case of an error nothing has happened: EMFILE if the caller has too few free numbers or has
+/// not admitted that many handles, EINVAL for windows, and the errors of [`read`]. ECANCELED if the caller is gone:
+/// then the reply is useless.
 pub fn answer(reply: Answering<'_>, frame: &mut TrapFrame, mut rouse: impl FnMut(usize)) -> Result<(), Errno> {
     let attachments = read(frame)?;
     if attachments.windows.iter().any(|window| window.access != 0) {
@@ -157,12 +158,11 @@ pub fn answer(reply: Answering<'_>, frame: &mut TrapFrame, mut rouse: impl FnMut
     })
 }
 
-/// The caller's process, thread, user and group, the latter two those for access to files; and whether it is in
-/// `group`.
+/// The caller's process, thread, and the user and group that it has for access to files; and whether it is in `group`.
 pub fn identity(reply: &Reply, group: u32) -> Result<[u32; 5], Errno> {
     let seen = reply.with_caller(|caller| {
         let thread = thread(&caller);
-        // A thread of the kernel's own is nobody's.
+        // A thread of the kernel's own belongs to no process.
         let Some(process) = &thread.process else { return [0; 5] };
         let credentials = process.credentials.lock();
         let is_in = u32::from(credentials.is_in(group));
@@ -171,7 +171,7 @@ pub fn identity(reply: &Reply, group: u32) -> Result<[u32; 5], Errno> {
     seen.ok_or(Errno::ECANCELED)
 }
 
-/// A part of a window, and where in the server's memory it is copied from or to.
+/// A part of a window, and the address in the server's memory that it is copied from or to.
 pub struct Part {
     /// Which window.
     pub window: usize,
@@ -185,11 +185,11 @@ pub struct Part {
     pub write: bool,
 }
 
-/// Copies between a window and the server's buffer; returns how many bytes were copied, fewer only at a page that is
-/// missing. EAGAIN if that is the first one: the caller brings it in, and the endpoint has
-/// [`READY`](quire_abi::ipc::received::READY) for a saved call then. ENXIO if the caller has tried that, and could not.
-/// ENOENT for no window, EPERM for the wrong direction, EINVAL for what is not within it, EFAULT for the server's
-/// buffer, ECANCELED if the caller is gone.
+/// Copies between a window and the server's buffer; returns how many bytes were copied, which may be fewer only because
+/// a page of the caller is missing. EAGAIN if that is the first page: the caller brings it in, and then the endpoint
+/// reports [`READY`](quire_abi::ipc::received::READY) for a saved call. ENXIO if the caller has tried that and failed.
+/// ENOENT for no window, EPERM for the wrong direction, EINVAL for a range that is not within it, EFAULT for the
+/// server's buffer, ECANCELED if the caller is gone.
 pub fn copy(reply: &Reply, part: &Part) -> Result<usize, Errno> {
     uaccess::check(UserAddr::new(part.buffer), part.len)?;
     let theirs = reply.with_caller(|caller| open(caller, part)).ok_or(Errno::ECANCELED)??;
@@ -217,12 +217,12 @@ enum Theirs {
     Program(usize, KArc<Mm>),
     /// In the kernel's memory, for the kernel's own calls.
     Kernel(usize),
-    /// At a [`Run`](ask::Run) of frames, for these too.
+    /// A [`Run`](ask::Run) of frames at this address, also for the kernel's own calls.
     Frames(usize),
 }
 
 impl Theirs {
-    /// Which byte of its page the byte at an offset is. While the caller waits.
+    /// The offset in its page of the byte at an offset of the window. Called while the caller waits.
     fn place(&self, offset: usize) -> usize {
         match self {
             Self::Program(start, _) | Self::Kernel(start) => start + offset,
@@ -248,18 +248,18 @@ fn open(mut caller: Caller<'_, Cpu>, part: &Part) -> Result<Theirs, Errno> {
         return Err(Errno::EINVAL);
     }
     let start = window.start as usize;
-    // (Only the kernel's own calls have windows above, and of frames: `load` admits none of a program's.)
+    // (Only the kernel's own calls have windows in the upper half or of frames: `load` admits none from a program.)
     if window.access & ask::RUN != 0 {
         return Ok(Theirs::Frames(start));
     }
     if start >= USER_END {
         return Ok(Theirs::Kernel(start));
     }
-    // A caller that waits does not change its space, which its process has while it has this thread.
+    // A caller that waits does not change its address space, which its process keeps while it has this thread.
     Ok(Theirs::Program(start, thread(&caller).mm().ok_or(Errno::ECANCELED)?.clone()))
 }
 
-/// Copies bytes of one page of the caller from or to one page of this thread.
+/// Copies bytes between one page of the caller and one page of this thread.
 fn piece(reply: &Reply, (theirs, offset): (&Theirs, usize), own: usize, n: usize, write: bool) -> Result<(), Errno> {
     let here = current().mm().ok_or(Errno::EFAULT)?;
     let own = match here.pin_resident(own, !write) {
@@ -286,8 +286,8 @@ fn piece(reply: &Reply, (theirs, offset): (&Theirs, usize), own: usize, n: usize
             }
         };
         let (to, from) = if write { (there, own.as_ptr()) } else { (own.as_ptr(), there) };
-        // SAFETY: the bytes are within one page each. Those of programs are pinned, and no Rust reference points there;
-        // those of the kernel are lent to the call by its caller, which waits meanwhile.
+        // SAFETY: each range is within one page. Pages of programs are pinned, and no Rust reference points there;
+        // memory of the kernel is lent to the call by its caller, which waits meanwhile.
         unsafe { mem::copy_shared(to, from, n) };
         Ok(())
     });

@@ -1,12 +1,12 @@
-//! Sources whose notification may begin where a thread must not sleep: in an interrupt, or under a spin lock.
+//! Sources that may be notified where a thread must not sleep: in an interrupt, or under a spin lock.
 //!
-//! Sleepers are woken at once, which is O(1). The number of epolls that watch is up to programs: the rest is deferred
-//! to the notification thread, one of the kernel's own.
+//! Sleepers are woken at once, which is O(1). Programs determine the number of epolls that watch a source, so notifying
+//! them is left to the notification thread, a thread of the kernel's own.
 //!
-//! Whoever looks at an epoll without waiting for what comes later must find what has happened before: it [catches
-//! up](catch_up). The list is served in order, so two numbers tell how far the thread is.
+//! Whoever checks an epoll without waiting must find everything that has happened before: so it [catches up](catch_up)
+//! first. The list is served in order, so two numbers tell how far the thread has come.
 //!
-//! The list of sources that the notification thread is to serve ranks as an object; it owns a count of each.
+//! The list of sources that the notification thread must serve ranks as an object; it owns a reference to each of them.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,7 +31,7 @@ pub struct DeferredSource {
     link: LinkedListLink,
 }
 
-// SAFETY: the link is touched under the list's lock only; the source is `Sync`.
+// SAFETY: the link is only touched under the list's lock; the source is `Sync`.
 unsafe impl Sync for DeferredSource {}
 // SAFETY: as above.
 unsafe impl Send for DeferredSource {}
@@ -40,14 +40,14 @@ intrusive_adapter!(InList = UnsafeRef<DeferredSource>: DeferredSource { link => 
 
 struct List(LinkedList<InList>);
 
-// SAFETY: links are touched under the lock only.
+// SAFETY: links are only touched under the lock.
 unsafe impl Send for List {}
 
 static PENDING: SpinLock<List> = SpinLock::new(Cpu, Rank::Object, List(LinkedList::new(InList::NEW)));
 static WORK: WaitQueue = WaitQueue::new();
 
-/// Sources that were put on the list so far, and those whose epolls were told. The first one is written under the
-/// list's lock.
+/// How many sources were put on the list so far, and for how many of them the epolls were told. The former is written
+/// under the list's lock.
 static ASKED: AtomicU64 = AtomicU64::new(0);
 static TOLD: AtomicU64 = AtomicU64::new(0);
 /// Threads that catch up.
@@ -59,7 +59,8 @@ impl DeferredSource {
         Ok(KArc::try_new(Self { source: Source::new(), link: LinkedListLink::new() })?)
     }
 
-    /// An object is readable now. The caller may be an interrupt, and hold locks of lower ranks than an object's.
+    /// Notes that an object has become readable. The caller may be an interrupt handler, and may hold locks of lower
+    /// ranks than an object's.
     #[inline]
     pub fn notify(this: &KArc<Self>) {
         if this.source.wake_sleepers() {
@@ -75,7 +76,7 @@ impl DeferredSource {
                 return;
             }
             KArc::add_owners(this, 1);
-            // SAFETY: it has a count for the list, which whoever takes it out drops.
+            // SAFETY: the list owns a reference, which whoever takes the source out drops.
             pending.0.push_back(unsafe { UnsafeRef::from_raw(KArc::as_ptr(this)) });
             ASKED.fetch_add(1, Ordering::Release);
         }
@@ -83,8 +84,8 @@ impl DeferredSource {
     }
 }
 
-/// Returns when the epolls that watch were told of all that was notified before. The caller holds no lock, and may
-/// sleep; a killed one does not wait.
+/// Returns when the watching epolls have been told of all earlier notifications. The caller holds no lock, and may
+/// sleep; a killed thread does not wait.
 #[inline]
 pub fn catch_up() {
     let asked = ASKED.load(Ordering::Acquire);
@@ -102,10 +103,10 @@ pub fn start() -> Result<(), Errno> {
 extern "C" fn serve(_: usize) -> ! {
     cpu::irq_enable();
     loop {
-        // (A thread of no process is not interrupted.)
+        // (A thread without a process is not interrupted.)
         let first = || PENDING.lock().0.pop_front();
         if let Ok(deferred) = WORK.wait_until(Sleep::Killable, None, first) {
-            // SAFETY: the list had a count, which is this thread's now.
+            // SAFETY: the list owned a reference, which belongs to this thread now.
             let deferred = unsafe { KArc::from_raw(UnsafeRef::into_raw(deferred)) };
             deferred.source.fire(poll::IN | poll::RDNORM);
             TOLD.fetch_add(1, Ordering::Release);

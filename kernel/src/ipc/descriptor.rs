@@ -51,7 +51,7 @@ pub enum Object {
     Archive(&'static Node),
     /// A file in memory.
     Memory(KArc<MemoryFile>),
-    /// A directory of a server, or what else is the server's alone.
+    /// A directory of a server, or another node that only the server can access.
     Name(Name),
     /// `/dev/null`.
     Null,
@@ -59,7 +59,7 @@ pub enum Object {
     Zero,
     /// A counter.
     EventFd(KArc<EventFd>),
-    /// A set of files that are waited for.
+    /// A set of watched files.
     Epoll(KArc<Epoll>),
     /// A timer.
     TimerFd(KArc<TimerFd>),
@@ -72,7 +72,7 @@ pub enum Object {
 }
 
 impl Object {
-    /// The file whose bytes the kernel has, or gets: in memory, or stored by a server.
+    /// The file whose bytes the kernel has or can get: in memory, or stored by a server.
     #[inline]
     pub fn memory(&self) -> Option<&KArc<MemoryFile>> {
         match self {
@@ -82,7 +82,7 @@ impl Object {
         }
     }
 
-    /// Whether it ever is not ready, so that it can be waited for.
+    /// Whether the object may be unready, so that it makes sense to wait for it.
     pub fn has_source(&self) -> bool {
         matches!(self, Object::SignalFd(_)) || self.source().is_some()
     }
@@ -92,12 +92,12 @@ impl Object {
         if let Object::SignalFd(_) = self { signalfd::own_source().map(drop) } else { Ok(()) }
     }
 
-    /// Whether its events depend on who looks, so that whoever wakes cannot look for another.
+    /// Whether its events depend on who looks, so that a waker cannot check them on behalf of a waiter.
     pub fn is_of_looker(&self) -> bool {
         matches!(self, Object::SignalFd(_) | Object::Epoll(_))
     }
 
-    /// Where threads of the calling process wait for it to become ready; `None` for what always is. It was
+    /// Where threads of the calling process wait for it to become ready; `None` if it always is. It must have been
     /// [prepared](Object::prepare).
     pub fn source(&self) -> Option<&Source> {
         match self {
@@ -124,8 +124,8 @@ impl Object {
         })
     }
 
-    /// As [`Object::ready`], with what has happened before the call, though the notification thread may not have told
-    /// an epoll of it. The caller may sleep.
+    /// As [`Object::ready`], including everything that happened before the call, even if the notification thread has
+    /// not told an epoll of it yet. The caller may sleep.
     pub fn ready_by_now(&self) -> u16 {
         if let Object::Epoll(epoll) = self {
             epoll.catch_up();
@@ -133,8 +133,8 @@ impl Object {
         self.ready()
     }
 
-    /// Of events that were found, those that a program is told of: a trigger's event is over then, and no other thread
-    /// is told of it.
+    /// Of the events found, those to report to a program. This ends a trigger's event, which is reported to no other
+    /// thread.
     #[inline]
     pub fn told(&self, events: u16) -> u16 {
         if events & poll::PRI == 0 { events } else { self.told_of_trigger(events) }
@@ -148,7 +148,7 @@ impl Object {
         }
     }
 
-    /// As [`Object::ready`], under any lock; `None` for an object whose state needs one.
+    /// As [`Object::ready`], under any lock; `None` for an object whose state needs a lock.
     #[inline]
     pub fn ready_now(&self) -> Option<u16> {
         match self {
@@ -164,24 +164,24 @@ impl Object {
     }
 }
 
-/// The events of what is always ready.
+/// The events of objects that are always ready.
 const ALWAYS: u16 = poll::IN | poll::RDNORM | poll::OUT | poll::WRNORM;
 
 /// An open object with its position and status flags.
 pub struct OpenFile {
     /// What is open.
     pub object: Object,
-    /// `O_APPEND`, `O_NONBLOCK` and the access mode, as `fcntl` shows them.
+    /// `O_APPEND`, `O_NONBLOCK` and the access mode, as `fcntl` returns them.
     pub status: AtomicU32,
     /// Where the next read begins; for a directory, the index of its next entry.
     pub offset: AtomicU64,
-    /// Errors of writing back that it has been told of, or that others were before it was opened.
+    /// The write-back errors that it has reported, or that occurred before it was opened.
     seen_errors: AtomicU64,
     /// Whether it is, or has been, in an epoll.
     is_watched: AtomicBool,
     /// Whether it has, or had, locks.
     has_locks: AtomicBool,
-    /// What it has by flock. Belongs to the lock of the file's flocks.
+    /// Its lock by flock. Under the lock of the file's flocks.
     flock: AtomicU8,
 }
 
@@ -205,22 +205,22 @@ impl OpenFile {
         Ok(KArc::try_new(file)?)
     }
 
-    /// The last error of writing back, unless it was told of here.
+    /// The last write-back error, unless it was already reported here.
     pub fn take_error(&self) -> Result<(), Errno> {
         self.object.memory().map_or(Ok(()), |file| file.content.error_since(&self.seen_errors))
     }
 
-    /// An epoll is about to watch it.
+    /// Notes that an epoll is about to watch it.
     pub fn note_watched(&self) {
         self.is_watched.store(true, Ordering::Relaxed);
     }
 
-    /// Locks are about to be set for it.
+    /// Notes that locks are about to be set for it.
     pub fn note_locks(&self) {
         self.has_locks.store(true, Ordering::Relaxed);
     }
 
-    /// Exchanges what it has by flock. The caller holds the lock of the file's flocks.
+    /// Exchanges its lock by flock. The caller holds the lock of the file's flocks.
     pub fn exchange_flock(&self, with: &mut Flock) {
         let old = self.flock.load(Ordering::Relaxed);
         self.flock.store(*with as u8, Ordering::Relaxed);
@@ -235,17 +235,17 @@ impl OpenFile {
         Open::from_bits_retain(self.status.load(Ordering::Relaxed)).contains(status)
     }
 
-    /// Whether writes go to the end.
+    /// Whether writes append to the file.
     pub fn appends(&self) -> bool {
         self.has_status(Open::APPEND)
     }
 
-    /// Whether what is written is to be kept before the call returns.
+    /// Whether written data must be in permanent storage before the call returns.
     pub fn writes_through(&self) -> bool {
         self.has_status(Open::DSYNC)
     }
 
-    /// Whether it was opened as a name only.
+    /// Whether it was opened with `O_PATH`, as a name only.
     pub fn is_name_only(&self) -> bool {
         self.has_status(Open::PATH)
     }

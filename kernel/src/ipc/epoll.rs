@@ -23,10 +23,10 @@ use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::{Sleep, WaitQueue};
 use crate::vm::{Cpu, PAGES, SpinLock};
 
-/// Events that are always waited for.
+/// Events that are always reported.
 const ALWAYS: u32 = (poll::ERR | poll::HUP) as u32;
 
-/// Of an item's events: how they are reported. An item with nothing else is disabled.
+/// The bits of an item's events that say how events are reported. An item without other bits is disabled.
 const FLAGS: u32 = epoll::ONESHOT | epoll::ET | epoll::EXCLUSIVE | epoll::WAKEUP;
 
 /// Items of all epolls.
@@ -35,7 +35,7 @@ static ITEMS: AtomicUsize = AtomicUsize::new(0);
 /// The next item's [`Item::serial`].
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
-/// What an item is: an open file and a number in an epoll.
+/// The key of an item: an open file and a number in an epoll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     file: usize,
@@ -48,7 +48,7 @@ impl Key {
         Self { file: core::ptr::from_ref(file).addr(), epoll: core::ptr::from_ref(epoll).addr(), fd }
     }
 
-    /// Below all keys of a file.
+    /// A key below all keys of a file.
     pub fn first_of(file: &OpenFile) -> Self {
         Self { file: core::ptr::from_ref(file).addr(), epoll: 0, fd: i32::MIN }
     }
@@ -65,23 +65,23 @@ pub struct Item {
     /// Counts all items.
     serial: u64,
     epoll: KArc<Epoll>,
-    /// What the file is. (Not the file: an item keeps no end of a pipe open.)
+    /// The file's object. (Not the file itself: an item keeps no end of a pipe open.)
     object: Object,
-    /// For signals: where the process that has added it hears of them.
+    /// For signals: the source of the process that has added the item, which notifies it.
     deferred: Option<KArc<DeferredSource>>,
-    /// What is waited for, and how. With the links below it belongs to the epoll's lock.
+    /// The awaited events, and how they are reported. Under the epoll's lock, as the links below.
     events: Cell<u32>,
     data: Cell<u64>,
     set_link: RBTreeLink,
     ready_link: LinkedListLink,
     /// Belongs to the source.
     pub source_link: SourceLink,
-    /// Belongs to the list of a signalfd.
+    /// The link in the list of a signalfd.
     pub file_link: FileLink,
 }
 
 // SAFETY: the cells and the epoll's links are touched under the epoll's lock, the source's link under the source's; the
-// rest does not change.
+// rest is immutable.
 unsafe impl Send for Item {}
 // SAFETY: as above.
 unsafe impl Sync for Item {}
@@ -97,7 +97,7 @@ impl<'a> KeyAdapter<'a> for InSet {
 }
 
 impl Item {
-    /// Its place in a source: by its key, and since one may replace another one there, by its age.
+    /// Its key in a source: the item's key, and its age, since it may replace an older item with the same key.
     pub fn place(&self) -> (Key, u64) {
         (self.key, self.serial)
     }
@@ -107,12 +107,12 @@ impl Item {
         &self.epoll
     }
 
-    /// Those of its object's events that are in `wanted`, of which a disabled item has none. The caller holds no lock.
+    /// The events of its object that are in `wanted`; none for a disabled item. The caller holds no lock.
     fn ready(&self, wanted: u32) -> u32 {
         u32::from(self.object.ready()) & wanted
     }
 
-    /// There may be `events` at its object. The caller holds no lock.
+    /// Checks the item, since its object may have `events`. The caller holds no lock.
     pub fn fire(&self, events: u16) {
         if self.object.is_of_looker() {
             self.epoll.note(self, self.epoll.wanted(self) & u32::from(events));
@@ -121,7 +121,7 @@ impl Item {
         }
     }
 
-    /// Enters its source, then looks at its object.
+    /// Enters the item into its source, then checks its object.
     fn enter_source(this: &KArc<Self>) {
         match (&this.object, &this.deferred) {
             (Object::SignalFd(signals), Some(deferred)) => {
@@ -132,7 +132,7 @@ impl Item {
         }
     }
 
-    /// Leaves its source, if it is there.
+    /// Removes the item from its source, if it is there.
     pub fn leave_source(&self) {
         match (&self.object, &self.deferred) {
             (Object::SignalFd(signals), Some(deferred)) => {
@@ -143,7 +143,7 @@ impl Item {
         }
     }
 
-    /// Its file is gone: it leaves its epoll.
+    /// Removes the item from its epoll, since its file is gone.
     pub fn forget(&self) {
         let taken = self.epoll.set.lock().take(self);
         release(taken);
@@ -157,21 +157,21 @@ impl Drop for Item {
 }
 
 struct Set {
-    /// Each item is owned by this tree: it holds a count.
+    /// The tree owns its items: it holds a reference to each.
     items: RBTree<InSet>,
-    /// Those that have become ready. Items in it are in the tree.
+    /// The items that have become ready. They are all in the tree.
     ready: LinkedList<InReady>,
     ready_len: usize,
 }
 
-// SAFETY: the links are touched under the lock only.
+// SAFETY: the links are only touched under the lock.
 unsafe impl Send for Set {}
 
 impl Set {
-    /// Puts an item on the ready list, unless it has left the set; returns whether it is there.
+    /// Puts an item on the ready list, unless it has left the set; returns whether it is on the list.
     fn append(&mut self, item: &Item) -> bool {
         if item.set_link.is_linked() && !item.ready_link.is_linked() {
-            // SAFETY: it is in the tree, which owns it, and leaves the list before the tree.
+            // SAFETY: the item is in the tree, which owns it, and leaves the list before the tree.
             self.ready.push_back(unsafe { UnsafeRef::from_raw(item) });
             self.ready_len += 1;
         }
@@ -198,7 +198,7 @@ impl Set {
         unsafe { KArc::upgrade(&raw const *item) }
     }
 
-    /// Takes an item out, if it is there; the caller releases it once the lock is released.
+    /// Takes an item out, if it is there; the caller releases it after releasing the lock.
     fn take(&mut self, item: &Item) -> Option<UnsafeRef<Item>> {
         if !item.set_link.is_linked() {
             return None;
@@ -219,11 +219,12 @@ pub struct Epoll {
     set: SpinLock<Set>,
     /// Threads in epoll_wait.
     waiters: WaitQueue,
-    /// Those who wait for the epoll as an object.
+    /// The waiters for the epoll as an object.
     pub source: Source,
-    /// What the last check for circles found.
+    /// The result of the last check for circles.
     pub checked: Checked,
-    /// Whether an item was ever added that is told by the notification thread, or may be: that of an epoll.
+    /// Whether an item was ever added that the notification thread notifies, or may notify: one whose object is an
+    /// epoll.
     has_deferred: AtomicBool,
 }
 
@@ -258,7 +259,7 @@ impl Epoll {
             ITEMS.fetch_sub(1, Ordering::Relaxed);
             return Err(Errno::ENOSPC);
         }
-        // (A failure drops the item, and so its count.)
+        // (If this fails, the item is dropped, and with it its count.)
         let item = KArc::try_new(Item {
             key: Key::new(file, this, fd),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
@@ -278,7 +279,7 @@ impl Epoll {
                 return Err(Errno::EEXIST);
             }
             KArc::add_owners(&item, 1);
-            // SAFETY: it has a count for the tree, which is dropped when the item is taken out.
+            // SAFETY: the tree gets a reference, which is dropped when the item is taken out.
             set.items.insert(unsafe { UnsafeRef::from_raw(KArc::as_ptr(&item)) });
         }
         file.note_watched();
@@ -288,14 +289,14 @@ impl Epoll {
             item.set_link.is_linked()
         };
         if !is_there {
-            // Removed meanwhile by a thread that did not find it in the source.
+            // Another thread has removed it meanwhile, and did not find it in the source.
             item.leave_source();
         }
         this.consider(&item, u32::MAX);
         Ok(())
     }
 
-    /// Changes what a file's item waits for; ENOENT.
+    /// Changes the awaited events of a file's item; ENOENT.
     pub fn change(&self, file: &OpenFile, fd: i32, event: EpollEvent) -> Result<(), Errno> {
         let item = {
             let set = self.set.lock();
@@ -324,7 +325,7 @@ impl Epoll {
         Ok(())
     }
 
-    /// The last descriptor of the epoll is gone: all items leave.
+    /// Removes all items, since the last descriptor of the epoll is gone.
     pub fn close(&self) {
         loop {
             let first = {
@@ -341,8 +342,8 @@ impl Epoll {
         }
     }
 
-    /// Puts an item on the ready list if any of `events` that it waits for is there, and wakes a waiter, and whoever
-    /// waits for this epoll, also if it is on the list already. The caller holds no lock.
+    /// Puts an item on the ready list if it waits for any of `events` and that event is present; then wakes a waiter
+    /// and whoever waits for this epoll, even if the item already was on the list. The caller holds no lock.
     fn consider(&self, item: &Item, events: u32) {
         self.note(item, item.ready(self.wanted(item)) & events);
     }
@@ -352,7 +353,7 @@ impl Epoll {
         item.events.get()
     }
 
-    /// The same for events that were found. The caller holds no lock.
+    /// The same for events that are known to be present. The caller holds no lock.
     fn note(&self, item: &Item, found: u32) {
         if found != 0 && self.set.lock().append(item) {
             self.waiters.wake_one();
@@ -360,7 +361,8 @@ impl Epoll {
         }
     }
 
-    /// What has happened before is on the ready list from now on. The caller holds no lock, and may sleep.
+    /// Ensures that the ready list reflects everything that has happened before. The caller holds no lock, and may
+    /// sleep.
     #[inline]
     pub fn catch_up(&self) {
         if self.has_deferred.load(Ordering::Relaxed) {
@@ -373,11 +375,11 @@ impl Epoll {
         self.waiters.wait_until(Sleep::Interruptible, deadline, || (self.set.lock().ready_len > 0).then_some(()))
     }
 
-    /// Looks at the next item of the ready list, and if it is ready, passes its events to `put`. `None` if there is no
+    /// Takes the next item of the ready list, and if it is ready, passes its events to `put`. `None` if there is no
     /// item. The caller holds no lock.
     ///
-    /// An item that will be reported again stays on the list meanwhile, at its end: whoever looks at the same time
-    /// finds it, too.
+    /// An item that will be reported again stays on the list meanwhile, at its end, so that threads that look at the
+    /// same time find it too.
     pub fn take(&self, put: impl FnOnce(EpollEvent) -> Result<(), Errno>) -> Result<Option<Taken>, Errno> {
         let (item, wanted, data, there) = {
             let mut set = self.set.lock();
@@ -405,14 +407,15 @@ impl Epoll {
         stored.map(|()| Some(Taken { there, is_reported }))
     }
 
-    /// Takes an item that was found not to be ready off the ready list. It may have become ready since, so it is looked
-    /// at again.
+    /// Takes an item that was found not to be ready off the ready list. It may have become ready since, so it is
+    /// checked again.
     fn leave_ready(&self, item: &Item) {
         self.set.lock().take_ready(item);
         self.consider(item, u32::MAX);
     }
 
-    /// Enables an item that was disabled for a while, unless it has been changed, and may have missed an event.
+    /// Enables an item that was disabled for a while, unless it has been changed, and checks it, since it may have
+    /// missed an event.
     #[cold]
     fn enable(&self, item: &Item, wanted: u32) {
         {
@@ -431,8 +434,7 @@ impl Epoll {
         }
     }
 
-    /// Its events as an object. Items that are not ready any more leave the list. The caller holds no lock, and may
-    /// sleep.
+    /// Its events as an object. Items that are no longer ready leave the list. The caller holds no lock, and may sleep.
     pub fn ready(&self) -> u16 {
         let mut looked = 0usize;
         loop {
@@ -448,7 +450,7 @@ impl Epoll {
             self.leave_ready(&item);
             looked += 1;
             if looked.is_multiple_of(ENTRIES) {
-                // A killed thread goes on: others wait for the answer.
+                // A killed thread continues: others wait for the result.
                 let _ = resched_point(Sleep::Killable);
             }
         }
@@ -489,6 +491,6 @@ impl Epoll {
 pub struct Taken {
     /// How many items were on the list before.
     pub there: usize,
-    /// It was ready, and has been reported.
+    /// The item was ready, and has been reported.
     pub is_reported: bool,
 }

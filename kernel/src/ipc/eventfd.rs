@@ -9,13 +9,13 @@ use quire_mm::fallible::KArc;
 use super::source::Source;
 use crate::task::wait::Sleep;
 
-/// The counter's bound: a write that would reach it waits.
+/// The limit of the counter: a write that would reach it waits.
 const END: u64 = u64::MAX;
 
 /// A counter.
 pub struct EventFd {
     value: AtomicU64,
-    /// A read takes 1, and not all.
+    /// Whether a read takes 1 instead of the whole value.
     is_semaphore: bool,
     /// Its readers, writers and watchers.
     pub source: Source,
@@ -27,7 +27,7 @@ impl EventFd {
         Ok(KArc::try_new(Self { value: AtomicU64::new(value.into()), is_semaphore, source: Source::new() })?)
     }
 
-    /// Takes from the counter what a read returns. Sleeps while it is 0, unless `nonblocking`: EAGAIN.
+    /// Takes the value that a read returns from the counter. Sleeps while it is 0, unless `nonblocking`: EAGAIN.
     pub fn read(&self, nonblocking: bool) -> Result<u64, Errno> {
         let taken = self.wait(nonblocking, |value| {
             let taken = if self.is_semaphore { 1 } else { value };
@@ -38,7 +38,7 @@ impl EventFd {
     }
 
     /// Adds to the counter. Sleeps while the sum is too large, unless `nonblocking`: EAGAIN. EINVAL for a number that
-    /// never fits.
+    /// can never be added.
     pub fn write(&self, more: u64, nonblocking: bool) -> Result<(), Errno> {
         if more == END {
             return Err(Errno::EINVAL);
@@ -48,7 +48,7 @@ impl EventFd {
         Ok(())
     }
 
-    /// Changes the value as `change` says, which returns the new value and a result, once it does.
+    /// Waits until `change` returns a new value and a result, and sets the value.
     fn wait(&self, nonblocking: bool, change: impl Fn(u64) -> Option<(u64, u64)>) -> Result<u64, Errno> {
         let attempt = || {
             let next = |value| change(value).map(|(value, _)| value);

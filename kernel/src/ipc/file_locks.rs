@@ -1,13 +1,13 @@
-//! File locks as the kernel keeps them: the locks of each file that has any, and the waits for them (`docs/locks.md`).
-//! What a lock is, [`quire_locks`] knows.
+//! File locks in the kernel: the locks of each file that has any, and the waits for them (`docs/locks.md`). The rules
+//! of the locks themselves are in [`quire_locks`].
 //!
-//! A file has a [`FileLocks`] as long as it has a lock, or somebody tries to set one. It is found by the file's
-//! identity, so all who have the file open meet there. While it has locks it owns itself.
+//! A file has a [`FileLocks`] as long as it has a lock, or a thread tries to set one. It is found by the file's
+//! identity, so that all who have the file open use the same one. While there are locks, it owns itself.
 //!
-//! Lock order: the records belong to whoever holds the mutex, and may sleep and pass points meanwhile; under it, one at
-//! a time and for O(log n) steps, the locks of a part of the table, of the flocks, and of the waits, which all rank as
-//! objects. Nothing is allocated or dropped under these. A mutex is held for one operation, so whoever must not be
-//! interrupted waits for it nevertheless.
+//! Lock order: the records belong to the holder of the mutex, which may sleep and pass points meanwhile. Under the
+//! mutex it may take, one at a time and for O(log n) steps, the locks of a part of the table, of the flocks, and of the
+//! waits, which all rank as objects. Nothing is allocated or dropped under these. A mutex is held for one operation
+//! only, so even threads that must not be interrupted wait for it.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -26,10 +26,10 @@ use crate::task::point::resched_point;
 use crate::task::wait::{Sleep, WaitQueue};
 use crate::vm::{Cpu, PAGES, SpinLock};
 
-/// Parts of the table: a power of two.
+/// The number of parts of the table: a power of two.
 const PARTS: usize = 32;
 
-/// Bytes that a lock takes, about: two nodes.
+/// The approximate size of a lock in bytes: two nodes.
 const LOCK_SIZE: usize = 256;
 
 /// A file's identity: the same for all who have it open.
@@ -82,7 +82,7 @@ static TABLE: [SpinLock<RBTree<InTable>>; PARTS] =
 /// Record locks in all.
 static RECORDS: AtomicUsize = AtomicUsize::new(0);
 
-/// By which a wait is known to hold: nothing has been unlocked in the file since.
+/// The proof that a wait still holds: nothing has been unlocked in the file since.
 struct Proof {
     file: KArc<FileLocks>,
     generation: u64,
@@ -94,19 +94,19 @@ impl Proof {
     }
 }
 
-/// Owners that wait. Only processes: an open file may be several processes', so nobody knows whether it waits for
-/// itself.
+/// The owners that wait. Only processes: an open file may belong to several processes, so nobody can tell whether it
+/// waits for itself.
 static WAITS: SpinLock<Waits<Proof>> = SpinLock::new(Cpu, Rank::Object, Waits::new());
 
 static NEXT_WAIT: AtomicU64 = AtomicU64::new(0);
 static NEXT_OWNER: AtomicU64 = AtomicU64::new(0);
 
-/// A new owner: a table of descriptors, and so a process.
+/// A new owner: for a table of descriptors, and so for a process.
 pub fn new_owner() -> Owner {
     Owner(NEXT_OWNER.fetch_add(1, Ordering::Relaxed) << 1 | 1)
 }
 
-/// An open file as an owner. Its address is even, and it unlocks all before it is gone.
+/// An open file as an owner. Its address is even, and it unlocks everything before it ends.
 pub fn owner_of(open: &OpenFile) -> Owner {
     Owner(core::ptr::from_ref(open).addr() as u64)
 }
@@ -136,14 +136,14 @@ pub struct FileLocks {
     /// The mutex's holder's.
     recorded: UnsafeCell<Recorded>,
     flocked: SpinLock<Flocked>,
-    /// Changed when something is unlocked. Written with the mutex.
+    /// Changed when something is unlocked. Written by the mutex's holder.
     generation: AtomicU64,
-    /// Those that wait for record locks, and for flocks.
+    /// The threads that wait for record locks, and those that wait for flocks.
     record_sleepers: WaitQueue,
     flock_sleepers: WaitQueue,
 }
 
-// SAFETY: `link` is touched under the lock of the table's part only, `recorded` by the mutex's holder; the rest is
+// SAFETY: `link` is only touched under the lock of the table's part, `recorded` only by the mutex's holder; the rest is
 // `Sync`.
 unsafe impl Sync for FileLocks {}
 // SAFETY: as above.
@@ -153,7 +153,7 @@ impl Drop for FileLocks {
     fn drop(&mut self) {
         let mut part = self.key.part().lock();
         if self.link.is_linked() {
-            // SAFETY: a linked one is in the part of its key, whose lock is held.
+            // SAFETY: if it is linked, it is in the part of its key, whose lock is held.
             unsafe { part.cursor_mut_from_ptr(self).remove() };
         }
     }
@@ -166,7 +166,7 @@ fn find_in(part: &RBTree<InTable>, key: Key) -> Option<KArc<FileLocks>> {
         if let Some(locks) = unsafe { KArc::upgrade(found) } {
             return Some(locks);
         }
-        // (One whose last owner is gone, and that waits for the lock to leave.)
+        // (The last owner of this one is gone, and waits for the lock to remove it.)
         cursor.move_next();
     }
     None
@@ -178,7 +178,7 @@ fn find(object: &Object) -> Option<KArc<FileLocks>> {
     find_in(&key.part().lock(), key)
 }
 
-/// The locks of the file. ENOMEM.
+/// The locks of the file, made if there are none. ENOMEM.
 pub fn of(object: &Object) -> Result<KArc<FileLocks>, Errno> {
     if let Some(found) = find(object) {
         return Ok(found);
@@ -196,16 +196,16 @@ pub fn of(object: &Object) -> Result<KArc<FileLocks>, Errno> {
     })?;
     let mut part = key.part().lock();
     if let Some(found) = find_in(&part, key) {
-        // (`new` is dropped without the lock.)
+        // (`new` must be dropped without the lock.)
         drop(part);
         return Ok(found);
     }
-    // SAFETY: it leaves the tree in its drop.
+    // SAFETY: it leaves the tree when it is dropped.
     part.insert(unsafe { UnsafeRef::from_raw(KArc::as_ptr(&new)) });
     Ok(new)
 }
 
-/// The records, which are the caller's as long as it has the mutex.
+/// The records, which are the caller's while it has the mutex.
 struct Held<'a> {
     file: &'a KArc<FileLocks>,
     _guard: MutexGuard<'a>,
@@ -216,10 +216,10 @@ impl<'a> Held<'a> {
         Ok(Self { file, _guard: file.mutex.lock(cut)? })
     }
 
-    /// Changes the records; returns what `change` says, and whether others may go on. What is returned last is to be
-    /// dropped when the mutex is free again.
+    /// Changes the records; returns the result of `change`, and whether waiters may continue. The last part of the
+    /// result must be dropped after the mutex is released.
     fn change<T>(&mut self, change: impl FnOnce(&mut Records) -> (T, bool)) -> (T, bool, Option<KArc<FileLocks>>) {
-        // SAFETY: this has the mutex, and is borrowed for itself; nothing below takes another reference.
+        // SAFETY: this value has the mutex, and is mutably borrowed; nothing below takes another reference.
         let recorded = unsafe { &mut *self.file.recorded.get() };
         let before = recorded.records.len();
         let (result, released) = change(&mut recorded.records);
@@ -237,13 +237,13 @@ impl<'a> Held<'a> {
     }
 }
 
-/// A point between two locks that are replaced. A killed thread goes on: an operation is done as a whole.
+/// A point between two locks that are replaced. A killed thread continues: an operation must be completed.
 fn point() {
     let _ = resched_point(Sleep::Deaf);
 }
 
-/// Sets a record lock; if `waits`, sleeps until others let it. EAGAIN, EDEADLK, EINTR; ENOLCK for too many locks in
-/// all; ENOMEM.
+/// Sets a record lock; if `waits`, sleeps while other locks conflict. EAGAIN, EDEADLK, EINTR; ENOLCK for too many locks
+/// in total; ENOMEM.
 pub fn set(file: &KArc<FileLocks>, lock: Lock, waits: bool) -> Result<(), Errno> {
     let most = PAGES.total_managed() * PAGE_SIZE / 25 / LOCK_SIZE;
     loop {
@@ -272,7 +272,8 @@ pub fn set(file: &KArc<FileLocks>, lock: Lock, waits: bool) -> Result<(), Errno>
     }
 }
 
-/// Waits until something is unlocked in a file where `blocker` was in the way at `generation`. EDEADLK, EINTR, ENOMEM.
+/// Waits until something is unlocked in a file where `blocker` had a conflicting lock at `generation`. EDEADLK, EINTR,
+/// ENOMEM.
 fn wait(file: &KArc<FileLocks>, waiter: Owner, blocker: Owner, generation: u64) -> Result<(), Errno> {
     let proof = Proof { file: file.clone(), generation };
     let serial = NEXT_WAIT.fetch_add(1, Ordering::Relaxed);
@@ -314,14 +315,14 @@ fn release_with(
     Ok(())
 }
 
-/// Unlocks all that an owner has locked in a file. (Nothing is cut in two, so nothing is allocated.)
+/// Unlocks everything that an owner has locked in a file. (No lock is split, so nothing is allocated.)
 pub fn release_all(object: &Object, owner: Owner) {
     if let Some(file) = find(object) {
         let _ = release_with(&file, owner, Range::ALL, &mut Spare::default(), Sleep::Deaf);
     }
 }
 
-/// What `look` says of the records of a file; `None` if it has none.
+/// The result of `look` for the records of a file; `None` if it has none.
 pub fn look<T>(object: &Object, look: impl FnOnce(&Records) -> Option<T>) -> Result<Option<T>, Errno> {
     let Some(file) = find(object) else { return Ok(None) };
     let held = Held::take(&file, Sleep::Killable)?;
@@ -331,7 +332,7 @@ pub fn look<T>(object: &Object, look: impl FnOnce(&Records) -> Option<T>) -> Res
     Ok(found)
 }
 
-/// One try to give an open file what it wants; returns whether it has it now.
+/// Tries once to give an open file the lock that it wants; returns whether it has it now.
 fn try_flock(file: &KArc<FileLocks>, open: &OpenFile, wanted: Flock) -> bool {
     let mut has = Flock::None;
     let mut state = file.flocked.lock();
@@ -339,7 +340,7 @@ fn try_flock(file: &KArc<FileLocks>, open: &OpenFile, wanted: Flock) -> bool {
     let (released, taken) = if has == wanted {
         (false, true)
     } else {
-        // As flock(2) says, the old lock is gone before the new one is there.
+        // As flock(2) says, the old lock is released before the new one is set.
         let released = state.flocks.release(&mut has);
         (released, state.flocks.take(&mut has, wanted))
     };
@@ -357,7 +358,7 @@ fn try_flock(file: &KArc<FileLocks>, open: &OpenFile, wanted: Flock) -> bool {
     taken
 }
 
-/// Gives an open file a lock, or takes it away; if `waits`, sleeps until others let it. EAGAIN, EINTR.
+/// Gives an open file a lock, or removes its lock; if `waits`, sleeps while other locks conflict. EAGAIN, EINTR.
 pub fn flock(file: &KArc<FileLocks>, open: &OpenFile, wanted: Flock, waits: bool) -> Result<(), Errno> {
     if waits {
         let attempt = || try_flock(file, open, wanted).then_some(());
@@ -369,7 +370,7 @@ pub fn flock(file: &KArc<FileLocks>, open: &OpenFile, wanted: Flock, waits: bool
     }
 }
 
-/// An open file that has, or had, locks is gone.
+/// Unlocks everything, since an open file that has or had locks is gone.
 #[cold]
 pub fn closed(open: &OpenFile) {
     if let Some(file) = find(&open.object) {

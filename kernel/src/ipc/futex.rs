@@ -1,13 +1,12 @@
 //! Futexes: sleeping on a word of user memory.
 //!
-//! A word's identity is its address in its address space (private futexes, and words of private memory), or its place
-//! in the memory object that it is a page of. Sleepers are in one of [`BUCKETS`] lists, by a hash of the identity. A
-//! sleeper is in its bucket before it compares the word, so that a thread that changes the word and then wakes will
-//! find it.
+//! A word's identity is its address in its address space (private futexes, and words of private memory), or its
+//! position in its memory object. Sleepers are in one of [`BUCKETS`] lists, by a hash of the identity. A sleeper enters
+//! its bucket before it compares the word, so that a thread that changes the word and then wakes will find it.
 //!
 //! Programs decide how many threads sleep on a word or share a bucket. A thread that wakes or moves sleepers handles a
-//! few under the lock, leaves a bookmark in the list, and passes a point; tickets tell it which sleepers came after it
-//! had begun.
+//! few under the lock, leaves a bookmark in the list, and passes a point; tickets tell it which sleepers arrived after
+//! it began.
 //!
 //! Addresses and operations are checked before anything changes.
 
@@ -90,7 +89,7 @@ fn bucket(key: FutexKey) -> &'static SpinLock<Bucket> {
     &TABLE[(mixed >> 58) as usize]
 }
 
-/// The key of a word: EINVAL if it is misaligned, EFAULT if the address cannot be a program's.
+/// The key of a word: EINVAL if it is misaligned, EFAULT if the address cannot belong to a program.
 fn key_of(addr: UserAddr, private: bool) -> Result<FutexKey, Errno> {
     if !addr.is_aligned(4) {
         return Err(Errno::EINVAL);
@@ -188,33 +187,34 @@ fn wake_key(key: FutexKey, count: u32, bits: u32) -> usize {
     sweep.run(Buckets { first: source, second: None, is_swapped: false })
 }
 
-/// Sleepers that are woken under one lock: each goes into a run queue, which costs ten times what a look at it does.
+/// How many sleepers are woken under one hold of the lock: each enters a run queue, which costs ten times as much as
+/// examining it.
 const WAKES: usize = 16;
 
 /// A wake or requeue operation on the threads that sleep on a word when it begins.
 struct Sweep {
     key: FutexKey,
-    /// How many to wake of those whose bits overlap `bits`.
+    /// How many of the sleepers whose bits overlap `bits` to wake.
     count: usize,
     bits: u32,
-    /// Where to move others, and how many.
+    /// Where to move others, and how many of them.
     target: Option<FutexKey>,
     moved: usize,
 }
 
-/// The buckets of a sweep, locked by address; a waiter is always in one of them.
+/// The buckets of a sweep, locked in the order of their addresses; a waiter is always in one of them.
 struct Buckets {
-    /// Dropped first: the lock that was taken first unmasks interrupts.
+    /// Dropped first: releasing the lock that was taken first unmasks interrupts.
     second: Option<SpinGuard>,
     first: SpinGuard,
-    /// Whether the first is where waiters move to.
+    /// Whether waiters move to the first one.
     is_swapped: bool,
 }
 
 type SpinGuard = quire_mm::sync::SpinGuard<'static, Bucket, Cpu>;
 
 impl Buckets {
-    /// Locks those of a word and of the one that its sleepers are to be moved to.
+    /// Locks the bucket of a word and the bucket that its sleepers are to be moved to.
     fn of(key: FutexKey, target: Option<FutexKey>) -> Self {
         let source = bucket(key);
         Self::lock(source, target.map_or(source, bucket))
@@ -230,7 +230,7 @@ impl Buckets {
         Self { first, second: Some(second.lock_as(Rank::FutexSecond)), is_swapped }
     }
 
-    /// Where waiters are, and where they move to: `None` where it is the same.
+    /// The bucket with the waiters, and the one that they move to: `None` if it is the same.
     fn get(&mut self) -> (&mut Bucket, Option<&mut Bucket>) {
         let first: &mut Bucket = &mut self.first;
         match self.second.as_deref_mut() {
@@ -243,7 +243,7 @@ impl Buckets {
 impl Sweep {
     /// Returns how many were woken or moved. Even a killed thread completes it: sleepers may belong to other processes.
     fn run(mut self, mut buckets: Buckets) -> usize {
-        // Made only for more sleepers than one step handles.
+        // Only made if there are more sleepers than one step handles.
         let bookmark = OnceCell::new();
         let mut done = 0;
         let end = buckets.get().0.next_ticket;
@@ -255,7 +255,7 @@ impl Sweep {
         done
     }
 
-    /// Handles a few sleepers from the bookmark on, or from the first. Returns whether that was all; if not, the
+    /// Handles a few sleepers from the bookmark on, or from the first. Returns whether all were handled; if not, the
     /// bookmark marks where to continue.
     fn step(&mut self, buckets: &mut Buckets, bookmark: &OnceCell<Waiter>, end: u64, done: &mut usize) -> bool {
         let (source, mut destination) = buckets.get();
@@ -317,8 +317,8 @@ impl Sweep {
     }
 }
 
-/// Wakes up to `count` sleepers of `from` and moves up to `moved` others to `to`, if the word at `from` still is
-/// `expected` (where that is asked): EAGAIN. Returns how many were woken or moved.
+/// Wakes up to `count` sleepers of `from` and moves up to `moved` others to `to`, if the word at `from` is still
+/// `expected` (if given): EAGAIN otherwise. Returns how many were woken or moved.
 pub fn requeue(
     from: UserAddr,
     to: UserAddr,

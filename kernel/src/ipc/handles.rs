@@ -1,15 +1,15 @@
-//! A process's handles: entries for the kernel's objects that are no files, each an object and rights, which only
-//! shrink.
+//! A process's handles: entries for the kernel's objects that are not files. Each consists of an object and rights,
+//! which can only be reduced.
 //!
-//! Handles belong to the process: threads share them, but not processes that share descriptors (CLONE_FILES). Their
-//! numbers begin at [`HandleInfo::FIRST`], above every descriptor; no limit of descriptors, no search for the lowest
-//! free descriptor and no `close_range` affects them. They pass to a child or a new program only if the holder has
-//! granted them (`QUIRE_GRANT`), with the granted rights. Receivers, replies, and what a driver has of its device never
-//! pass: there is one holder. (A device passes to the next program.)
+//! Handles belong to the process: its threads share them, but processes that share descriptors (CLONE_FILES) do not.
+//! Their numbers begin at [`HandleInfo::FIRST`], above every descriptor; no limit of descriptors, no search for the
+//! lowest free descriptor and no `close_range` affects them. A child or a new program gets a handle only if the holder
+//! has granted it (`QUIRE_GRANT`), with the granted rights. Receivers, replies, and a driver's handles of its device's
+//! parts are never inherited: they have one holder. (A device is passed on to the next program.)
 //!
 //! Lock order: the table's lock ([`Rank::Descriptors`]) is held for one entry, or together with that of another table
-//! for the handles of a message ([`quire_ipc::transfer`]). Never held: while memory is allocated, or while a handle is
-//! dropped.
+//! for the handles of a message ([`quire_ipc::transfer`]). It is never held while memory is allocated, or while a
+//! handle is dropped.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,7 +32,7 @@ use crate::task::point::resched_point;
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, SpinLock};
 
-/// Handles that a process may have.
+/// The maximum number of handles of a process.
 const MAX_HANDLES: usize = 1 << 16;
 
 /// The object of a handle.
@@ -57,14 +57,14 @@ pub enum Target {
     Dma(KArc<DmaRange>),
 }
 
-/// The right to receive from an endpoint, which dies with it.
+/// The right to receive from an endpoint. When it is dropped, the endpoint dies.
 pub struct Receiving(pub KArc<Endpoint>);
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        // (First: nobody learns that the server is gone, and then finds what it had.)
+        // (First, so that nobody who learns that the server is gone still finds its cached answers.)
         crate::names::cache::end(&self.0);
-        // A thread that ends goes on nevertheless.
+        // A thread that ends continues nevertheless.
         self.0.close(|| _ = resched_point(Sleep::Killable));
     }
 }
@@ -74,9 +74,9 @@ pub struct Handle {
     /// The object.
     pub target: Target,
     rights: u32,
-    /// Told to the receiver with each call, or the events of a signal.
+    /// Passed to the receiver with each call; for a signal, the events.
     pub badge: u64,
-    /// The rights that a child or a new program gets; with 0 it does not get the handle.
+    /// The rights that a child or a new program gets; if 0, it does not get the handle.
     granted: u32,
 }
 
@@ -86,7 +86,7 @@ impl Handle {
         Self { target: Target::Machine, rights: Control::all().bits(), badge: 0, granted: 0 }
     }
 
-    /// A handle of an endpoint or a reply, with the rights that its kind has.
+    /// A handle of an endpoint or a reply, with the rights of its kind.
     pub fn new(target: Target, badge: u64) -> Self {
         let rights = match target {
             Target::Machine => 0,
@@ -100,8 +100,8 @@ impl Handle {
         Self { target, rights, badge, granted: 0 }
     }
 
-    /// A second handle of the same object with some of the rights. EPERM for rights that this one does not have, EINVAL
-    /// without any, and for what has one holder.
+    /// A second handle of the same object with some of the rights. EPERM for rights that this handle does not have,
+    /// EINVAL for no rights, or for an object with only one holder.
     pub fn copy(&self, rights: u32) -> Result<Self, Errno> {
         if rights & !self.rights != 0 {
             return Err(Errno::EPERM);
@@ -119,8 +119,8 @@ impl Handle {
         Ok(Self { target, rights, badge: self.badge, granted: 0 })
     }
 
-    /// Sets the rights that pass on. EPERM for rights that the handle does not have, EINVAL for what has one holder,
-    /// but for a device: it passes to the next program, and to no child.
+    /// Sets the rights that are passed on. EPERM for rights that the handle does not have, EINVAL for an object with
+    /// only one holder, except a device: it is passed on to the next program, but to no child.
     fn grant(&mut self, rights: u32) -> Result<(), Errno> {
         if rights & !self.rights != 0 || rights == rights::TRANSFER {
             return Err(Errno::EPERM);
@@ -159,7 +159,7 @@ impl Handle {
 
 impl Item for Handle {
     fn may_pass(&self, rights: u32) -> Result<(), Errno> {
-        // (An endpoint's handle has one right beside, which it keeps.)
+        // (A handle of an endpoint has one right in addition, which it keeps.)
         let is_useful = rights & !rights::TRANSFER != 0;
         let may_pass = self.rights & rights::TRANSFER != 0 && is_useful && rights & !self.rights == 0;
         if may_pass { Ok(()) } else { Err(Errno::EPERM) }
@@ -174,7 +174,7 @@ impl Item for Handle {
 /// A process's handles.
 pub struct Handles {
     slots: SpinLock<Slots<Handle>>,
-    /// Counts the handles that have gone or lost rights. Written under the lock.
+    /// Counts the handles that were removed or lost rights. Written under the lock.
     losses: AtomicU64,
 }
 
@@ -187,12 +187,12 @@ impl Handles {
     /// Enters a handle; returns its number. EMFILE if the process has too many, ENOMEM.
     pub fn insert(&self, handle: Handle) -> Result<u32, Errno> {
         let (mut slots, free) = self.with_room()?;
-        // There is room, and nothing comes back: the number is free.
+        // There is room, and nothing is returned: the number is free.
         let _ = slots.set(free, handle);
         Ok(HandleInfo::FIRST + free as u32)
     }
 
-    /// The next [`insert`](Handles::insert) finds room, unless another thread takes it. Errors as there.
+    /// Ensures that the next [`insert`](Handles::insert) finds room, unless another thread takes it. Errors as there.
     pub fn make_room(&self) -> Result<(), Errno> {
         self.with_room().map(drop)
     }
@@ -216,14 +216,14 @@ impl Handles {
         }
     }
 
-    /// Looks at a handle, under the lock: what `see` does is short and takes no lock. EBADF.
+    /// Calls `see` with a handle, under the lock: it must be short and take no lock. EBADF.
     #[inline]
     pub fn with<R>(&self, number: u32, see: impl FnOnce(&Handle) -> Result<R, Errno>) -> Result<R, Errno> {
         let slots = self.slots.lock();
         slots.get(index(&slots, number)?).ok_or(Errno::EBADF).and_then(see)
     }
 
-    /// What a look at a handle has found is true for as long as this stays the same.
+    /// The result of a look at a handle is valid for as long as this number does not change.
     #[inline]
     pub fn losses(&self) -> u64 {
         self.losses.load(Ordering::Acquire)
@@ -242,7 +242,7 @@ impl Handles {
         slots.take(index).ok_or(Errno::EBADF)
     }
 
-    /// Takes a handle out if `wanted` says so, which is asked under the lock. EBADF, or what `wanted` says.
+    /// Takes a handle out if `wanted`, called under the lock, allows it. EBADF, or the error of `wanted`.
     pub fn take_if(&self, number: u32, wanted: impl FnOnce(&Handle) -> Result<(), Errno>) -> Result<Handle, Errno> {
         let mut slots = self.slots.lock();
         let index = index(&slots, number)?;
@@ -251,13 +251,13 @@ impl Handles {
         slots.take(index).ok_or(Errno::EBADF)
     }
 
-    /// Whether the handles of a message are there, and may pass. EBADF, EPERM.
+    /// Checks that the handles of a message exist and may be transferred. EBADF, EPERM.
     pub fn check(&self, attached: &[AttachedHandle; HANDLES]) -> Result<(), Errno> {
         quire_ipc::check(&self.slots.lock(), attached, index).map(drop)
     }
 
-    /// Moves the handles of a message to another table, all or none: their numbers there, 0 for none. `room` is what
-    /// was supplied before.
+    /// Moves the handles of a message to another table, all or none; returns their numbers there, 0 for none. `room` is
+    /// memory that was supplied beforehand.
     pub fn transfer(
         &self,
         attached: &[AttachedHandle; HANDLES],
@@ -269,16 +269,16 @@ impl Handles {
         Ok(places.map(|place| place.map_or(0, |at| HandleInfo::FIRST + at as u32)))
     }
 
-    /// Sets which rights of a handle pass to children and new programs. EBADF, or EPERM for rights that it does not
-    /// have.
+    /// Sets which rights of a handle are passed to children and new programs. EBADF, or EPERM for rights that the
+    /// handle does not have.
     pub fn grant(&self, number: u32, rights: u32) -> Result<(), Errno> {
         let mut slots = self.slots.lock();
         let index = index(&slots, number)?;
         slots.get_mut(index).ok_or(Errno::EBADF)?.grant(rights)
     }
 
-    /// The lowest number from `from` on that has a handle, and the record of that handle as a new program gets it:
-    /// `None` if it does not pass.
+    /// The lowest number from `from` on that has a handle, and the record of that handle for a new program: `None` if
+    /// it is not passed on.
     pub fn next(&self, from: u32) -> Option<(u32, Option<HandleInfo>)> {
         let slots = self.slots.lock();
         let from = from.saturating_sub(HandleInfo::FIRST) as usize;
@@ -289,8 +289,9 @@ impl Handles {
         Some((number, passes.map(info)))
     }
 
-    /// The rights of machine control that a process with no less authority needs than these handles give: those of
-    /// machine control among them, and that over processes for any other. EINTR if the thread is killed meanwhile.
+    /// The rights of machine control that a process needs to have at least the authority of these handles: the rights
+    /// of the handles of machine control, and the right over processes if there is any other handle. EINTR if the
+    /// thread is killed meanwhile.
     pub fn authority(&self) -> Result<Control, Errno> {
         let mut all = Control::empty();
         let mut from = 0;
@@ -319,7 +320,7 @@ impl Handles {
             if info.is_none() {
                 continue;
             }
-            // Another thread may have closed it, or taken the grant back.
+            // Another thread may have closed it, or revoked the grant.
             let granted = parent.with(number, |handle| handle.copy(handle.granted));
             let Ok(mut handle) = granted else { continue };
             handle.granted = handle.rights;
@@ -327,7 +328,7 @@ impl Handles {
             loop {
                 let mut slots = self.slots.lock();
                 let Err(lack) = slots.make_room(index, &mut room) else {
-                    // There is room, and nothing comes back: each number is copied once.
+                    // There is room, and nothing is returned: each number is copied once.
                     let _ = slots.set(index, handle);
                     break;
                 };
@@ -338,13 +339,13 @@ impl Handles {
         Ok(())
     }
 
-    /// exec: the new program has what was granted, with those rights, and grants nothing yet. Called by the process's
-    /// only thread.
+    /// exec: the new program gets the granted handles, with the granted rights, and grants nothing yet. Called by the
+    /// process's only thread.
     pub fn for_program(&self) {
         let mut next = 0;
         while let Some((index, dropped)) = self.pass_on(next) {
             next = index + 1;
-            // What it held goes with no lock held.
+            // The former handles are dropped with no lock held.
             drop(dropped);
             let _ = resched_point(Sleep::Killable);
         }
@@ -363,7 +364,7 @@ impl Handles {
         Some((index, None))
     }
 
-    /// The process ends: all go, a few at a time, and the table's memory with them.
+    /// Drops all handles, a few at a time, and the table's memory, since the process ends.
     pub fn clear(&self) {
         let mut table = {
             let mut slots = self.slots.lock();
@@ -376,7 +377,7 @@ impl Handles {
     }
 }
 
-/// The place of a number that a program gave, bounded by the table on guessed paths too. EBADF.
+/// The index of a number from a program, bounded by the table on speculative paths too. EBADF.
 fn index(slots: &Slots<Handle>, number: u32) -> Result<usize, Errno> {
     let index = number.checked_sub(HandleInfo::FIRST).ok_or(Errno::EBADF)? as usize;
     speculation::bounded(index, slots.capacity()).ok_or(Errno::EBADF)

@@ -1,16 +1,16 @@
-//! The hand-over: a call, or an answer with the next receive, that gives the CPU straight to the other side.
+//! The hand-over: a call, or an answer with the next receive, that gives the CPU directly to the other side.
 //!
-//! This is the common case of `message.rs` in one stretch with interrupts masked, from the exception to the other
-//! thread's registers. It applies when the other side waits and runs nowhere, and nothing else is to be done: no
+//! This is the common case of `message.rs` in one step with interrupts masked, from the exception to the other thread's
+//! registers. It applies if the other side waits and runs nowhere, and nothing else has to be done: there is no
 //! deadline, no signal, no end of a slice, nothing further to receive. In all other cases nothing has happened yet, and
 //! the ordinary path follows.
 //!
-//! A thread that waits in a hand-over is *parked*: all that there is of it is its frame, and what it waits for
-//! ([`For`]). Whoever claims it completes its call in its place, and leaves the kernel with its frame. Whatever else
-//! wakes it, it resumes in [`trap_resume`], which completes the call as the ordinary path does.
+//! A thread that waits in a hand-over is *parked*: its whole state is its frame, and what it waits for ([`For`]).
+//! Whoever claims it completes its call on its behalf, and leaves the kernel with its frame. If anything else wakes it,
+//! it resumes in [`trap_resume`], which completes the call like the ordinary path.
 //!
-//! What a thread waits for belongs to the thread while it runs, and to whoever has claimed it. A thread that has
-//! resumed and sleeps again is not parked: whoever claims it then runs it on its own stack.
+//! The record of what a thread waits for belongs to the thread while it runs, and to whoever has claimed it. A thread
+//! that has resumed and sleeps again is not parked: whoever claims it then runs it on its own stack.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::null_mut;
@@ -50,7 +50,7 @@ enum For {
 struct Seen {
     number: u32,
     right: u32,
-    /// Of the table, when it was made.
+    /// The number of the table's losses at that time.
     losses: u64,
 }
 
@@ -59,21 +59,21 @@ impl Seen {
     const NOTHING: Self = Self { number: 0, right: 0, losses: 0 };
 }
 
-/// What a thread needs for messages.
+/// The state that a thread needs for messages.
 pub struct Messaging {
     /// The record of its calls.
     pub record: KArc<Call>,
     /// Belongs to the thread while it runs, and otherwise to the thread that has claimed it.
     waits_for: Cell<For>,
     parked: UnsafeCell<Parked>,
-    /// In the list of the endpoint where it is parked.
+    /// The thread's link in the list of the endpoint where it is parked.
     receiver: message::Receiver,
-    /// What the kernel needs for its own calls in the thread's name.
+    /// The state for calls that the kernel makes on the thread's behalf.
     pub asking: Asking,
 }
 
 impl Messaging {
-    /// Of the current thread, which has neither sent nor received.
+    /// For the current thread, which has neither sent nor received.
     pub fn new() -> Result<Self, AllocError> {
         Ok(Self {
             record: Call::try_new(Cpu.this_thread())?,
@@ -94,23 +94,23 @@ impl Messaging {
     }
 }
 
-/// What a thread waits for when it is parked, and where.
+/// What a parked thread waits for, and where.
 struct Parked {
     /// Where it waits, or waited last: kept, since it will usually wait there again.
     endpoint: Option<KArc<Endpoint>>,
-    /// The look that found it, and the badge.
+    /// The lookup that found the endpoint, and the badge.
     seen: Seen,
     badge: u64,
 }
 
 impl Parked {
-    /// Of a thread that has not waited yet.
+    /// For a thread that has not waited yet.
     const fn new() -> Self {
         Self { endpoint: None, seen: Seen::NOTHING, badge: 0 }
     }
 }
 
-/// Drops what the current thread, which ends, still has of an endpoint.
+/// Drops the current thread's reference to an endpoint, since the thread ends.
 pub fn forget(thread: &Thread) {
     let Some(messaging) = thread.former_messaging() else { return };
     // SAFETY: the thread is current.
@@ -119,8 +119,8 @@ pub fn forget(thread: &Thread) {
     drop(parked.endpoint.take());
 }
 
-/// QUIRE_CALL with interrupts masked: answers the frame of the thread that runs in place of this one, or null if the
-/// ordinary path is to be taken.
+/// QUIRE_CALL with interrupts masked: returns the frame of the thread that runs in place of this one, or null if the
+/// ordinary path must be taken.
 #[unsafe(no_mangle)]
 extern "C" fn trap_call(frame: &mut TrapFrame) -> *mut TrapFrame {
     call(frame).unwrap_or(null_mut())
@@ -132,7 +132,7 @@ extern "C" fn trap_reply_receive(frame: &mut TrapFrame) -> *mut TrapFrame {
     reply_receive(frame).unwrap_or(null_mut())
 }
 
-/// Goes on with a call whose thread was parked and then woken in the ordinary way.
+/// Continues a call whose thread was parked and then woken in the ordinary way.
 #[unsafe(no_mangle)]
 extern "C" fn trap_resume(frame: *mut TrapFrame) {
     // SAFETY: the frame is this thread's. (Not a reference: others write to it until the wait is over.)
@@ -148,7 +148,7 @@ fn resume(frame: *mut TrapFrame) -> Result<u64, Errno> {
         (For::Answer(generation), Some(endpoint)) => message::complete_call(endpoint, generation).map(|()| 0),
         (For::Message, Some(endpoint)) => {
             let receiver = &messaging.receiver;
-            // It may sleep again, but then it has more than its frame.
+            // It may sleep again, but then its state is more than its frame.
             receiver.resume();
             let slept = wait::sleep(Sleep::Interruptible, None, || receiver.is_served().then_some(()));
             message::complete_receive(endpoint, receiver, slept)?;
@@ -159,13 +159,13 @@ fn resume(frame: *mut TrapFrame) -> Result<u64, Errno> {
     }
 }
 
-/// Whether the message in the frame has no deadline, and of options at most these beside its length.
+/// Whether the message in the frame has no deadline, and no options except its length and these.
 #[inline]
 fn has_only(frame: &TrapFrame, options: u64) -> bool {
     frame.x[9] == 0 && frame.x[10] & !(options::WORDS | options) == 0
 }
 
-/// Loads what the call in the frame carries. The thread is as in any system call meanwhile: it may sleep.
+/// Loads the attachments of the call in the frame. The thread is as in any system call meanwhile: it may sleep.
 #[cold]
 fn load(frame: &TrapFrame) -> bool {
     cpu::irq_enable();
@@ -174,8 +174,8 @@ fn load(frame: &TrapFrame) -> bool {
     is_loaded
 }
 
-/// The endpoint of a handle with a right, and the handle's badge. The last answer is kept, and true while the process
-/// has lost no handle.
+/// The endpoint of a handle with a right, and the handle's badge. The last result is kept, and is valid while the
+/// process has lost no handle.
 #[inline]
 fn find<'a>(thread: &Thread, parked: &'a mut Parked, number: u64, right: u32) -> Option<(&'a KArc<Endpoint>, u64)> {
     let handles = &thread.process().handles;
@@ -207,7 +207,7 @@ fn look_up(handles: &Handles, parked: &mut Parked, wanted: &Seen) -> Option<()> 
     Some(())
 }
 
-/// Announces a sleep if nothing else is to be done.
+/// Announces a sleep if nothing else has to be done.
 #[inline]
 fn announce(thread: &Thread, kind: Sleep) -> bool {
     thread.state.store(kind.state() | state::RUNNING, Ordering::SeqCst);
@@ -221,7 +221,7 @@ fn announce(thread: &Thread, kind: Sleep) -> bool {
 /// The thread with this name, if it is now this thread's to run.
 #[inline]
 fn claim(name: usize) -> Option<&'static Thread> {
-    // SAFETY: `this_thread` gave the name, and the thread waits while it is asked for (`Endpoint::hand_over`,
+    // SAFETY: `this_thread` returned the name, and the thread waits while this function runs (`Endpoint::hand_over`,
     // `hand_back`).
     let thread = unsafe { &*core::ptr::with_exposed_provenance::<Thread>(name) };
     sched::claim(thread).then_some(thread)
@@ -248,7 +248,7 @@ fn call(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
         return None;
     }
     let mut next = None;
-    // SAFETY: the frame is this thread's, which is parked if the call is made, and completes it.
+    // SAFETY: the frame is this thread's. If the call is made, this thread is parked and completes it.
     let handed_over = unsafe {
         endpoint.hand_over(&messaging.record, message::registers(frame), badge, |name| {
             next = claim(name);
@@ -282,12 +282,12 @@ fn reply_receive(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     }
     let Some(endpoint) = &parked.endpoint else { return None };
     let reply = thread.take_reply()?;
-    // What is left to do then is a receive, also if the call is restarted.
+    // What remains to be done then is a receive, also if the call is restarted.
     continue_as(frame, nr::QUIRE_RECEIVE);
     let receiver = &messaging.receiver;
     receiver.prepare(message::registers(frame));
     let mut next = None;
-    // SAFETY: frame and receiver are this thread's, which is parked if it waits, and leaves when it resumes.
+    // SAFETY: frame and receiver are this thread's. If it waits, it is parked, and leaves when it resumes.
     let handed_back = unsafe {
         endpoint.hand_back(
             reply,
@@ -324,7 +324,7 @@ fn reply_receive(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     Some(sched::hand_over(thread, next, is_parked, frame))
 }
 
-/// Makes the call in the frame another one.
+/// Turns the call in the frame into another one.
 #[inline]
 fn continue_as(frame: &mut TrapFrame, number: usize) {
     frame.x[8] = number as u64;

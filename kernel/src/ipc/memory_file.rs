@@ -1,6 +1,6 @@
-//! Files in memory: the attributes that a file has beside its content, which is a memory object (docs/files.md).
+//! Files in memory: a file's attributes; its content is a memory object (docs/files.md).
 //!
-//! Each attribute is one word, and is read and written without a lock; whoever changes the content has its turn
+//! Each attribute is one word, which is read and written without a lock; whoever changes the content must have its turn
 //! ([`quire_mm::object::file`]).
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -18,16 +18,16 @@ use crate::task::clock;
 use crate::task::credentials::{Credentials, KEEP};
 use crate::vm::Object;
 
-/// The device number of files that no mount has.
+/// The device number of files that are in no mount.
 const DEVICE: u32 = 2;
 
-/// Permission bits, and those for set-user-ID and others.
+/// Permission bits, including set-user-ID and the like.
 const PERMISSIONS: u32 = 0o7777;
 const SET_USER: u32 = 0o4000;
 const SET_GROUP: u32 = 0o2000;
 const GROUP_EXECUTES: u32 = 0o10;
 
-/// Bytes of a block of [`Stat::blocks`].
+/// The unit of [`Stat::blocks`], in bytes.
 const BLOCK: usize = 512;
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -36,10 +36,10 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 pub struct MemoryFile {
     /// Its bytes.
     pub content: KArc<Object>,
-    /// What it was called when it was made, if it is no server's.
+    /// The name that it was given when it was made, if it belongs to no server.
     pub name: Vec<u8>,
     number: u64,
-    /// The device of the mount where it was found last.
+    /// The device number of the mount where it was last found.
     device: AtomicU32,
     /// How many names it has.
     links: AtomicU32,
@@ -53,7 +53,7 @@ pub struct MemoryFile {
 }
 
 impl MemoryFile {
-    /// An empty file with these permissions, which belongs to whoever has these credentials.
+    /// An empty file with these permissions, which belongs to the user and group of these credentials.
     pub fn new(
         content: KArc<Object>,
         name: Vec<u8>,
@@ -64,7 +64,7 @@ impl MemoryFile {
         Self::make(content, name, permissions, (owner.user.files, owner.group.files), number)
     }
 
-    /// The same for a server, which numbers it.
+    /// The same for a server, which assigns its number.
     pub fn named(content: KArc<Object>, permissions: u32, owner: (u32, u32), number: u64) -> Result<KArc<Self>, Errno> {
         Self::make(content, Vec::new(), permissions, owner, number)
     }
@@ -106,7 +106,7 @@ impl MemoryFile {
         self.changed.store(now, Ordering::Relaxed);
     }
 
-    /// It was found in the mount with this device number.
+    /// Notes that it was found in the mount with this device number.
     pub fn note_mount(&self, device: u32) {
         self.device.store(device, Ordering::Relaxed);
     }
@@ -116,19 +116,19 @@ impl MemoryFile {
         self.number
     }
 
-    /// The device number of the mount where it was found last.
+    /// The device number of the mount where it was last found.
     pub fn device(&self) -> u32 {
         self.device.load(Ordering::Relaxed)
     }
 
-    /// How many names it has from now on.
+    /// Sets its number of names.
     pub fn set_links(&self, links: u32) {
         self.links.store(links, Ordering::Relaxed);
         self.changed.store(clock::real_ns(), Ordering::Relaxed);
     }
 
-    /// Sets when it was read, and when changed. EPERM unless it is the owner's or root's call; EACCES for the present,
-    /// by whoever may not write to it either.
+    /// Sets the times of its last access and change. EPERM unless the caller is its owner or root; EACCES for the
+    /// current time if the caller may not write to it either.
     pub fn set_times(&self, by: &Credentials, times: &Change) -> Result<(), Errno> {
         let is_owner = by.is_privileged() || by.user.files == self.user.load(Ordering::Relaxed);
         let is_now = times.what & Change::NOW != 0;
@@ -150,19 +150,19 @@ impl MemoryFile {
         self.allows(by).1
     }
 
-    /// Whether somebody may read and write it, by its permissions.
+    /// Whether `by` may read it, and write it, by its permissions.
     pub fn allows(&self, by: &Credentials) -> (bool, bool) {
         let bits = if by.is_privileged() { 6 } else { self.bits_for(by) };
         (bits & 4 != 0, bits & 2 != 0)
     }
 
-    /// Whether it may be executed: by root, if anybody may.
+    /// Whether it may be executed; by root, if anybody may.
     pub fn may_execute(&self, by: &Credentials) -> bool {
         let bits = if by.is_privileged() { self.permissions() } else { self.bits_for(by) };
         bits & 0o111 != 0
     }
 
-    /// The three permission bits that hold for somebody.
+    /// The three permission bits that apply to `by`.
     fn bits_for(&self, by: &Credentials) -> u32 {
         let mode = self.permissions();
         let shift = if by.user.files == self.user.load(Ordering::Relaxed) {
@@ -181,7 +181,7 @@ impl MemoryFile {
         self.mode.load(Ordering::Relaxed) & (SET_USER | SET_GROUP) != 0
     }
 
-    /// The file does not lend its owner's rights any more.
+    /// Clears the set-user-ID and set-group-ID bits: the file does not lend its owner's rights any more.
     #[cold]
     pub fn end_set_ids(&self) {
         let mode = self.mode.load(Ordering::Relaxed);
@@ -200,7 +200,7 @@ impl MemoryFile {
         Owned { mode, user, group }
     }
 
-    /// fchmod. EPERM unless it is the owner's or root's call.
+    /// fchmod. EPERM unless the caller is its owner or root.
     pub fn set_permissions(&self, by: &Credentials, permissions: u32) -> Result<(), Errno> {
         if !by.is_privileged() && by.user.files != self.user.load(Ordering::Relaxed) {
             return Err(Errno::EPERM);
@@ -212,7 +212,7 @@ impl MemoryFile {
         Ok(())
     }
 
-    /// fchown. Only root gives a file away; its owner may give it to a group that the owner is in. EPERM.
+    /// fchown. Only root may change a file's owner; the owner may set the group to one of its own groups. EPERM.
     pub fn set_owner(&self, by: &Credentials, user: u32, group: u32) -> Result<(), Errno> {
         let owner = self.user.load(Ordering::Relaxed);
         let is_owner = by.user.files == owner;

@@ -1,10 +1,10 @@
-//! Messages as threads send and receive them: the crate `quire-ipc` decides what meets what, and here threads sleep,
-//! and switch to each other directly. `docs/messages.md` has the protocol.
+//! Messages between threads: the crate `quire-ipc` decides which caller meets which receiver; here threads sleep, and
+//! switch to each other directly. `docs/messages.md` describes the protocol.
 //!
-//! A thread that is roused while the caller is about to sleep is claimed ([`sched::claim`]): it goes to no queue, and
-//! the caller switches to it, on this CPU and in what is left of this slice. The order is always: announce the sleep,
-//! send or receive (which may claim somebody), switch. Whoever claims has a [`Next`], which queues the claimed thread
-//! when it is dropped without a switch.
+//! A thread that is roused while the caller is about to sleep is claimed ([`sched::claim`]): it enters no queue, and
+//! the caller switches to it, on this CPU and in the rest of this slice. The order is always: announce the sleep, send
+//! or receive (which may claim a thread), switch. Whoever claims a thread has a [`Next`], which queues that thread if
+//! it is dropped without a switch.
 
 use quire_abi::Errno;
 use quire_abi::ipc::options;
@@ -30,7 +30,7 @@ pub type Call = quire_ipc::Call<Cpu>;
 pub type Reply = quire_ipc::Reply<Cpu>;
 /// A thread that waits at an endpoint.
 pub type Receiver = quire_ipc::Receiver<Cpu>;
-/// A reply that was put aside.
+/// A saved reply.
 pub type Saved = quire_ipc::Saved<Cpu>;
 
 /// A thread that the current one is to switch to.
@@ -40,10 +40,10 @@ impl Next {
     /// Nobody.
     const NOBODY: Self = Self(None);
 
-    /// Takes the thread with this name for a switch, if this thread has nothing else to do and that one is asleep and
-    /// off every CPU; otherwise wakes it.
+    /// Claims the thread with this name for a switch, if this thread has nothing else to do and that one is asleep and
+    /// runs on no CPU; otherwise wakes it.
     fn rouse(&mut self, thread: usize) {
-        // SAFETY: `this_thread` gave the name, and the thread does not end before this returns (`Endpoint::call`,
+        // SAFETY: `this_thread` returned the name, and the thread does not end before this returns (`Endpoint::call`,
         // `Reply::answer`). Once claimed it is this thread's to run, and cannot end.
         let thread = unsafe { &*core::ptr::with_exposed_provenance::<Thread>(thread) };
         if self.0.is_none() && !has_work() && sched::claim(thread) {
@@ -53,9 +53,9 @@ impl Next {
         }
     }
 
-    /// Switches to the thread that was claimed, if there is one; returns when this thread runs again. The sleep is
+    /// Switches to the claimed thread, if there is one; returns when this thread runs again. The sleep must have been
     /// announced, and ends at the deadline. If there is something else to do, the claimed thread is queued, and this
-    /// returns at once: what was asked for before the sleep was announced woke nobody.
+    /// returns at once: work that was set before the sleep was announced has woken nobody.
     fn switch(&mut self, deadline: Option<u64>) {
         if has_work() {
             return;
@@ -79,7 +79,7 @@ impl Drop for Next {
     }
 }
 
-/// Whether something is to be done before this thread sleeps: a signal, a kill, another thread's turn. The caller has
+/// Whether something must be done before this thread sleeps: a signal, a kill, another thread's turn. The caller has
 /// announced the sleep, so that whoever sets such work later ends it.
 pub fn has_work() -> bool {
     current().work.load(core::sync::atomic::Ordering::SeqCst) & (work::SIGNAL | work::RESCHEDULE) != 0
@@ -88,13 +88,13 @@ pub fn has_work() -> bool {
 /// The thread that has this name.
 ///
 /// # Safety
-/// `this_thread` gave the name, and the thread does not end while the reference is used.
+/// `this_thread` returned the name, and the thread does not end while the reference is used.
 pub unsafe fn thread_of<'a>(name: usize) -> &'a Thread {
     // SAFETY: the caller's promise.
     unsafe { &*core::ptr::with_exposed_provenance::<Thread>(name) }
 }
 
-/// The registers of a frame that a message travels in.
+/// The registers of a frame that hold a message.
 pub fn registers(frame: &mut TrapFrame) -> *mut Registers {
     let registers: &mut Registers = frame.x.first_chunk_mut().unwrap_or_else(|| unreachable!("31 are more than 11"));
     registers
@@ -105,7 +105,8 @@ fn deadline(frame: &TrapFrame) -> Option<u64> {
     (frame.x[9] != 0).then_some(frame.x[9])
 }
 
-/// Sleeps until `ready` returns something: first by the switch to `next`, if there is somebody. The sleep is announced.
+/// Sleeps until `ready` returns something: first by the switch to `next`, if it has claimed a thread. The sleep has
+/// been announced.
 fn sleep<T>(
     kind: Sleep,
     deadline: Option<u64>,
@@ -123,7 +124,7 @@ fn sleep<T>(
     wait::sleep(kind, deadline, ready)
 }
 
-/// Calls an endpoint with the message in the frame, and sleeps until the answer is there instead.
+/// Calls an endpoint with the message in the frame, and sleeps until the answer has replaced it.
 pub fn call(endpoint: &KArc<Endpoint>, badge: u64, frame: &mut TrapFrame) -> Result<(), Errno> {
     let is_interruptible = frame.x[10] & options::INTERRUPTIBLE != 0;
     let kind = if is_interruptible { Sleep::Interruptible } else { Sleep::Killable };
@@ -132,10 +133,10 @@ pub fn call(endpoint: &KArc<Endpoint>, badge: u64, frame: &mut TrapFrame) -> Res
     unsafe { call_by(endpoint, badge, registers(frame), kind, deadline) }
 }
 
-/// The same with what stands for registers.
+/// The same with any registers.
 ///
 /// # Safety
-/// They are valid, and nothing else touches them before this returns.
+/// The registers are valid, and nothing else touches them before this returns.
 pub unsafe fn call_by(
     endpoint: &KArc<Endpoint>,
     badge: u64,
@@ -147,7 +148,7 @@ pub unsafe fn call_by(
     let record = &thread.messaging()?.record;
     let mut next = Next::NOBODY;
     sched::prepare(kind.state());
-    // SAFETY: the caller's promise; and this thread does not leave before the call has ended: by an outcome, or in
+    // SAFETY: the caller's promise; and this thread does not leave before the call has ended: with an outcome, or in
     // `end`.
     let sent = unsafe { endpoint.call(record, registers, badge, |thread| next.rouse(thread)) };
     let sent = match sent {
@@ -176,15 +177,15 @@ pub unsafe fn call_by(
     complete(endpoint, record, generation, result, deadline)
 }
 
-/// What a caller that waits is woken for.
+/// Why a waiting caller is woken.
 enum Progress {
     /// The call has ended.
     Over(Outcome),
-    /// A page of a window is wanted, maybe for writing.
+    /// A page of a window is wanted; `true` if it will be written.
     Wanted(usize, bool),
 }
 
-/// What the caller of a call is woken for, if there is anything.
+/// Why the caller of a call is woken, if there is a reason.
 fn progress(record: &Call, generation: Generation) -> Option<Progress> {
     if let Some(outcome) = record.outcome(Cpu) {
         return Some(Progress::Over(outcome));
@@ -193,7 +194,7 @@ fn progress(record: &Call, generation: Generation) -> Option<Progress> {
     wanted.map(|(page, write)| Progress::Wanted(page, write))
 }
 
-/// Brings in what is wanted of the caller's windows until its sleep ends otherwise.
+/// Brings in wanted pages of the caller's windows until its sleep ends for another reason.
 fn bring_in(
     endpoint: &Endpoint,
     record: &Call,
@@ -206,7 +207,7 @@ fn bring_in(
         match slept? {
             Progress::Over(outcome) => return Ok(outcome),
             Progress::Wanted(page, write) => {
-                // A page that has come may be gone when the server looks: then it is wanted again.
+                // A page that was brought in may be gone when the server looks: then it is wanted again.
                 if current().mm().is_none_or(|mm| mm.pin(page, write).is_err()) {
                     record.note_broken();
                 }
@@ -229,7 +230,7 @@ fn wait_for_answer(
     bring_in(endpoint, record, generation, kind, slept, deadline)
 }
 
-/// Completes a call whose caller's sleep is over: with an outcome, or cut short.
+/// Completes a call whose caller's sleep is over: with an outcome, or interrupted.
 fn complete(
     endpoint: &Endpoint,
     record: &Call,
@@ -256,13 +257,13 @@ pub fn complete_call(endpoint: &Endpoint, generation: Generation) -> Result<(), 
     complete(endpoint, record, generation, result, None)
 }
 
-/// Whether nobody but the calling thread could receive what it sends to its own process.
+/// Whether only the calling thread itself could receive what it sends to its own process.
 fn would_wait_for_itself(thread: &Thread) -> bool {
     let table = TABLE.lock();
     table.family(thread.process()).thread_count == 1
 }
 
-/// Ends a call whose caller's sleep was cut short.
+/// Ends a call whose caller's sleep was interrupted.
 #[cold]
 fn end(
     endpoint: &Endpoint,
@@ -275,37 +276,38 @@ fn end(
         return why;
     }
     if why == Err(Errno::EINTR) && !Cpu.is_killed() {
-        // The server has it, and only the server knows what was done.
+        // The server has the call, and only the server knows what was done.
         endpoint.interrupt(record);
         why = wait_for_answer(endpoint, record, generation, Sleep::Killable, deadline);
     }
     if why.is_ok() || endpoint.give_up(record, generation) {
         return why;
     }
-    // It was answered, or is being answered: `outcome` waits for the rest.
+    // It was answered, or is being answered: `outcome` waits for the end of that.
     record.outcome(Cpu).ok_or(Errno::EINTR)
 }
 
-/// Receives at an endpoint: the frame then has what came. EBUSY with a call in the slot, unless only events come there.
+/// Receives at an endpoint: the frame then has the result. EBUSY with a call in the slot, unless the endpoint only has
+/// events.
 pub fn receive(endpoint: &Endpoint, frame: &mut TrapFrame) -> Result<(), Errno> {
     if current().has_reply() {
         endpoint.admit_events_alone()?;
     }
-    // What its hand-overs will need, while it has received nothing.
+    // Allocates what its hand-overs will need, while it has received nothing.
     current().messaging()?;
     receive_after(endpoint, frame, Next::NOBODY)
 }
 
-/// Answers the call in the slot with the message in the frame, then receives. ENOENT without one. An answer to a caller
-/// that is gone is no error. If what the answer carries is in error the call stays in the slot, and nothing is
-/// received.
+/// Answers the call in the slot with the message in the frame, then receives. ENOENT without a call. An answer to a
+/// caller that is gone is no error. If the attachments of the answer are in error, the call stays in the slot, and
+/// nothing is received.
 pub fn reply_receive(endpoint: &Endpoint, frame: &mut TrapFrame) -> Result<(), Errno> {
     let mut next = Next::NOBODY;
     match answer_slot(frame, |thread| next.rouse(thread)) {
         Ok(()) | Err(Errno::ECANCELED) => {}
         Err(e) => return Err(e),
     }
-    // What is left to do is a receive, also if the call is restarted.
+    // What remains to be done is a receive, also if the call is restarted.
     frame.x[8] = quire_abi::nr::QUIRE_RECEIVE as u64;
     frame.syscall = quire_abi::nr::QUIRE_RECEIVE as u64;
     receive_after(endpoint, frame, next)
@@ -324,7 +326,7 @@ fn receive_after(endpoint: &Endpoint, frame: &mut TrapFrame, next: Next) -> Resu
         }
         other => {
             sched::cancel();
-            // (`next` is queued as it goes.)
+            // (Dropping `next` queues its thread.)
             other?
         }
     };
@@ -332,7 +334,7 @@ fn receive_after(endpoint: &Endpoint, frame: &mut TrapFrame, next: Next) -> Resu
     Ok(())
 }
 
-/// Completes a receive that has waited: its sleep is over, or was cut short.
+/// Completes a receive that has waited: its sleep is over, or was interrupted.
 pub fn complete_receive(endpoint: &Endpoint, receiver: &Receiver, slept: Result<(), Errno>) -> Result<(), Errno> {
     match endpoint.leave(receiver)? {
         Received::Nothing => slept.and(Err(Errno::EINTR)),
@@ -343,21 +345,21 @@ pub fn complete_receive(endpoint: &Endpoint, receiver: &Receiver, slept: Result<
     }
 }
 
-/// The reply to what was received goes to this thread's slot.
+/// Moves the reply to a received call to this thread's slot.
 fn keep(received: Received<Cpu>) {
     if let Received::Call(reply) = received {
         current().put_reply(reply);
     }
 }
 
-/// Answers the call in the slot with the message in the frame. ENOENT without one, ECANCELED if the caller is gone.
+/// Answers the call in the slot with the message in the frame. ENOENT without a call, ECANCELED if the caller is gone.
 pub fn answer(frame: &mut TrapFrame) -> Result<(), Errno> {
-    // SAFETY: `unpark` is told a thread that does not end during the call.
+    // SAFETY: `unpark` is called with a thread that does not end during the call.
     answer_slot(frame, |thread| unsafe { Cpu.unpark(thread) })
 }
 
-/// As [`answer`]; `rouse` is told the caller's thread. If what the answer carries is in error the call stays in the
-/// slot.
+/// As [`answer`]; `rouse` is called with the caller's thread. If the attachments of the answer are in error, the call
+/// stays in the slot.
 #[inline(always)]
 fn answer_slot(frame: &mut TrapFrame, rouse: impl FnMut(usize)) -> Result<(), Errno> {
     let thread = current();
@@ -375,14 +377,14 @@ fn answer_slot(frame: &mut TrapFrame, rouse: impl FnMut(usize)) -> Result<(), Er
     if is_answered { Ok(()) } else { Err(Errno::ECANCELED) }
 }
 
-/// Answers with the message in the frame and what it carries; the reply is left to the caller, and used up if this
+/// Answers with the message in the frame and its attachments; the caller keeps the reply, which is used up if this
 /// succeeds or fails with ECANCELED.
 pub fn answer_with_attachments(reply: Answering<'_>, frame: &mut TrapFrame) -> Result<(), Errno> {
-    // SAFETY: `unpark` is told a thread that does not end during the call.
+    // SAFETY: `unpark` is called with a thread that does not end during the call.
     attachments::answer(reply, frame, |thread| unsafe { Cpu.unpark(thread) })
 }
 
-/// As [`answer`], of a call that was saved.
+/// As [`answer`], for a saved call.
 pub fn answer_saved(saved: &Saved, frame: &mut TrapFrame) -> Result<(), Errno> {
     // SAFETY: as in `answer`.
     let is_answered = saved.answer(unsafe { &*registers(frame) }, |thread| unsafe { Cpu.unpark(thread) });

@@ -1,4 +1,4 @@
-//! Epolls that watch epolls: no circles, and no long chains. Wake-ups recurse along them.
+//! Epolls that watch epolls must not form circles or long chains, since wake-ups recurse along them.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,17 +9,17 @@ use super::epoll::Epoll;
 use crate::task::mutex::{Mutex, MutexGuard};
 use crate::task::wait::Sleep;
 
-/// Epolls in a chain, at most (Linux's `EP_MAX_NESTS` and one).
+/// The maximum number of epolls in a chain (Linux's `EP_MAX_NESTS` plus one).
 const DEEPEST: u64 = 5;
 
-/// Held from the check until the item is there.
+/// Held from the check until the item has been added.
 static NESTING: Mutex = Mutex::new();
 
 /// Counts the walks. Changed while [`NESTING`] is held.
 static WALKS: AtomicU64 = AtomicU64::new(0);
 
-/// What the last walk through an epoll found: its number, and the length of the longest chain from here, in the last
-/// byte. A walk looks at each epoll once.
+/// The result of the last walk through an epoll: the walk's number, and in the last byte the length of the longest
+/// chain from here. A walk visits each epoll once.
 pub struct Checked(AtomicU64);
 
 impl Checked {
@@ -47,10 +47,10 @@ pub fn check(above: &KArc<Epoll>, below: &KArc<Epoll>) -> Result<MutexGuard<'sta
     if up + down > DEEPEST { Err(Errno::ELOOP) } else { Ok(guard) }
 }
 
-/// Calls the second argument for the neighbours of the first.
+/// Calls the second argument for the neighbours of the first one.
 type Neighbours = fn(&Epoll, &mut dyn FnMut(&KArc<Epoll>) -> Result<(), Errno>) -> Result<(), Errno>;
 
-/// The length of the longest chain from `epoll` on. ELOOP if it leads to `other`, or is too long.
+/// The length of the longest chain that starts at `epoll`. ELOOP if it leads to `other`, or is too long.
 fn chain(
     epoll: &KArc<Epoll>,
     walk: u64,

@@ -1,5 +1,5 @@
-//! pidfd: a process as an open file. It names the process also when that has ended and its number belongs to another
-//! one.
+//! pidfd: a process as an open file. It refers to that process even after the process has ended and its number belongs
+//! to another one.
 
 use core::sync::atomic::Ordering;
 
@@ -24,7 +24,7 @@ pub fn ready(process: &Process) -> u16 {
     }
 }
 
-/// A new descriptor of a process. (exec closes all such.)
+/// A new descriptor of a process. (exec closes all descriptors of this kind.)
 pub fn descriptor(process: &KArc<Process>, flags: Open) -> Result<Descriptor, Errno> {
     let file = OpenFile::new(Object::PidFd(process.clone()), Open::RDWR | flags)?;
     Ok(Descriptor { file, rights: Rights::READ | Rights::WRITE, close_on_exec: true })

@@ -1,14 +1,15 @@
-//! Pipes: a ring of 64 KiB, as Linux's by default, in pages that are allocated as it fills. A pipe may be told to hold
-//! less.
+//! Pipes: a ring of 64 KiB, Linux's default, in pages that are allocated as it fills. The capacity of a pipe can be
+//! reduced.
 //!
 //! Bytes are copied once, between the pages and a program's memory. The copy may fault and sleep, so the pipe's lock is
-//! not held meanwhile: whoever copies has a *claim* on one side, which covers a part of the ring, and nobody else
-//! claims that side. A [`Reading`] covers bytes that were written; a [`Writing`] covers free ones, which nobody reads
-//! before it ends. So the parts are disjoint, a reader with a bad buffer loses no bytes, and a write of up to
-//! [`ATOMIC`] bytes is seen whole or not at all. The lock is held for a few words, or for a short write's bytes.
+//! not held meanwhile. Instead, the copying thread has a *claim* on one side, which covers a part of the ring, and
+//! nobody else can claim that side. A [`Reading`] covers bytes that were written; a [`Writing`] covers free bytes,
+//! which nobody reads before it ends. So the parts are disjoint, a reader with a bad buffer loses no bytes, and a write
+//! of up to [`ATOMIC`] bytes is seen whole or not at all. The lock is held for a few words, or for a short write's
+//! bytes.
 //!
-//! Pages stay while there are bytes. The reader that empties the pipe frees all but the first, and the ring begins
-//! there again.
+//! Pages stay while there are bytes. The reader that empties the pipe frees all but the first one, and the ring
+//! restarts there.
 
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -25,13 +26,13 @@ use crate::task::point::COPY;
 use crate::task::wait::Sleep;
 use crate::vm::{self, Cpu, SpinLock};
 
-/// Bytes that a pipe holds, unless it is told otherwise, and at most.
+/// The capacity of a pipe in bytes: the default, and the maximum.
 pub const CAPACITY: usize = 65536;
 
 /// Writes of up to this many bytes are not torn (`PIPE_BUF`).
 pub const ATOMIC: usize = 4096;
 
-/// Writes of up to this many bytes are put in at once, without a claim.
+/// Writes of up to this many bytes are made under the lock, without a claim.
 pub const SHORT: usize = 256;
 
 const PAGES: usize = CAPACITY / PAGE_SIZE;
@@ -48,10 +49,10 @@ pub enum Side {
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 struct Ring {
-    /// Where the bytes begin, below [`CAPACITY`], and how many there are.
+    /// The offset of the first byte, below [`CAPACITY`], and the number of bytes.
     start: usize,
     len: usize,
-    /// How many there may be, [`ATOMIC`] to [`CAPACITY`]; a power of two.
+    /// The capacity, [`ATOMIC`] to [`CAPACITY`]; a power of two.
     capacity: usize,
     readers: u32,
     writers: u32,
@@ -68,7 +69,7 @@ impl Ring {
     }
 
     fn room(&self) -> usize {
-        // (Bytes that a writer has claimed stay when the pipe is told to hold less.)
+        // (Bytes that a writer has claimed stay when the capacity is reduced.)
         self.capacity.saturating_sub(self.len)
     }
 
@@ -86,8 +87,8 @@ impl Ring {
 pub struct Pipe {
     number: u64,
     ring: SpinLock<Ring>,
-    /// The ring's pages; null where there is none. The holder of a [`Writing`] sets those that it needs. They are taken
-    /// out under the lock while nobody has a claim.
+    /// The ring's pages; null for none. The holder of a [`Writing`] sets those that it needs. They are removed under
+    /// the lock while nobody has a claim.
     pages: [AtomicPtr<u8>; PAGES],
     /// [`Ring::events`], for reading without the lock. Written under it.
     events: AtomicU32,
@@ -115,7 +116,7 @@ impl Pipe {
         self.number
     }
 
-    /// A side is opened once more.
+    /// Counts one more open file of a side.
     pub fn open(&self, side: Side) {
         let mut ring = self.ring.lock();
         match side {
@@ -128,7 +129,7 @@ impl Pipe {
         self.writers.wake(u16::MAX);
     }
 
-    /// One open file of a side is gone.
+    /// Counts one open file of a side less.
     pub fn close(&self, side: Side) {
         let mut ring = self.ring.lock();
         match side {
@@ -151,8 +152,8 @@ impl Pipe {
         self.ring.lock().len
     }
 
-    /// Lets it hold `bytes`, rounded up to a power of two of at least a page; returns how many. EPERM for more than
-    /// [`CAPACITY`], EBUSY if it holds more already.
+    /// Sets the capacity to `bytes`, rounded up to a power of two of at least a page; returns it. EPERM for more than
+    /// [`CAPACITY`], EBUSY if the pipe already contains more bytes.
     pub fn set_capacity(&self, bytes: usize) -> Result<usize, Errno> {
         if bytes > 1 << 31 {
             return Err(Errno::EINVAL);
@@ -172,7 +173,7 @@ impl Pipe {
         Ok(capacity)
     }
 
-    /// Where threads wait for a side.
+    /// The source of a side, where threads wait.
     pub fn source(&self, side: Side) -> &Source {
         match side {
             Side::Reader => &self.readers,
@@ -193,7 +194,7 @@ impl Pipe {
         }
     }
 
-    /// A claim on up to `most` bytes, [`COPY`] at most; `None` at the end. Sleeps while there are no bytes, unless
+    /// A claim on up to `most` bytes, at most [`COPY`]; `None` at the end. Sleeps while there are no bytes, unless
     /// `nonblocking`: EAGAIN.
     pub fn read(&self, most: usize, nonblocking: bool) -> Result<Option<Reading<'_>>, Errno> {
         let claim = || {
@@ -209,13 +210,13 @@ impl Pipe {
             let part = Part { at: ring.start, left: ring.len.min(most).min(COPY) };
             Some(Ok(Some(Reading { pipe: self, part, done: 0, rest: ring.len - part.left })))
         };
-        // (A claim is short, so that a caller who does not want to sleep for bytes sleeps for it nevertheless.)
+        // (A claim is short, so even a caller that does not want to sleep for bytes sleeps for the end of a claim.)
         let cut = if nonblocking { Sleep::Killable } else { Sleep::Interruptible };
         self.readers.sleepers.wait_until(cut, None, claim)?
     }
 
     /// A claim on `wanted` free bytes or more, up to `most` and [`COPY`]. Sleeps while there are fewer, unless
-    /// `nonblocking`: EAGAIN. EPIPE with no reader left.
+    /// `nonblocking`: EAGAIN. EPIPE if no reader is left.
     pub fn write(&self, wanted: usize, most: usize, nonblocking: bool) -> Result<Writing<'_>, Errno> {
         let claim = || {
             let mut ring = self.ring.lock();
@@ -236,8 +237,8 @@ impl Pipe {
         self.writers.sleepers.wait_until(cut, None, claim)?
     }
 
-    /// Puts up to [`SHORT`] bytes in, if there is room, a page for them and no claim; returns whether it did. EPIPE
-    /// with no reader left.
+    /// Adds up to [`SHORT`] bytes, if there is room, a page for them and no claim; returns whether it did. EPIPE if no
+    /// reader is left.
     pub fn put(&self, bytes: &[u8]) -> Result<bool, Errno> {
         debug_assert!(bytes.len() <= SHORT);
         let mut ring = self.ring.lock();
@@ -266,10 +267,11 @@ impl Pipe {
         !self.pages[at / PAGE_SIZE].load(Ordering::Relaxed).is_null()
     }
 
-    /// `len` bytes of the ring from `at` on, within a page; nothing if that page does not exist.
+    /// `len` bytes of the ring from `at` on, within a page; an empty slice if that page does not exist.
     ///
     /// # Safety
-    /// They belong to the caller: they are of its claim, or it holds the lock and they are free and not claimed.
+    /// The bytes belong to the caller: either they are covered by its claim, or it holds the lock and they are free and
+    /// not claimed.
     #[allow(clippy::mut_from_ref)]
     unsafe fn bytes(&self, at: usize, len: usize) -> &mut [u8] {
         let page = self.pages[at / PAGE_SIZE].load(Ordering::Relaxed);
@@ -277,9 +279,9 @@ impl Pipe {
             return &mut [];
         }
         debug_assert!(at % PAGE_SIZE + len <= PAGE_SIZE);
-        // SAFETY: the page is there until nobody has a claim and the ring is empty. The range is within it, and no
-        // other reference to it exists: the caller's promise. Its bytes are memory, which has some value before the
-        // first write.
+        // SAFETY: the page exists until nobody has a claim and the ring is empty. The range is within it, and no other
+        // reference to it exists: the caller's promise. Its memory is initialised with some value even before the first
+        // write.
         unsafe { core::slice::from_raw_parts_mut(page.add(at % PAGE_SIZE), len) }
     }
 
@@ -307,7 +309,7 @@ fn allocate() -> Result<*mut u8, Errno> {
 
 fn free(page: *mut u8) {
     if !page.is_null() {
-        // SAFETY: it is from `allocate`, and was taken out of the pipe, so that this is its only owner.
+        // SAFETY: it is from `allocate`, and was removed from the pipe, so that this is its only owner.
         drop(unsafe { PageBlock::from_raw(Cpu, Cpu.direct_map_to_phys(page).pfn(), 0) });
     }
 }
@@ -326,7 +328,7 @@ struct Part {
 }
 
 impl Part {
-    /// Bytes of it in its first page.
+    /// How many of its bytes are in its first page.
     fn here(&self) -> usize {
         self.left.min(PAGE_SIZE - self.at % PAGE_SIZE)
     }
@@ -337,19 +339,20 @@ impl Part {
     }
 }
 
-/// The right to read a part of a pipe's bytes. When it ends, what was [passed](Reading::pass) is removed from the pipe.
+/// The right to read a part of a pipe's bytes. When it ends, the bytes that were [passed](Reading::pass) are removed
+/// from the pipe.
 pub struct Reading<'a> {
     pipe: &'a Pipe,
     part: Part,
     done: usize,
-    /// Bytes of the pipe beyond the part.
+    /// The number of bytes in the pipe beyond this part.
     rest: usize,
 }
 
 impl Reading<'_> {
     /// The next bytes, up to the end of a page; none at the end.
     pub fn next(&mut self) -> &[u8] {
-        // SAFETY: they are of this claim, which is borrowed.
+        // SAFETY: they are covered by this claim, which is borrowed.
         unsafe { self.pipe.bytes(self.part.at, self.part.here()) }
     }
 
@@ -364,7 +367,7 @@ impl Reading<'_> {
         self.part.left
     }
 
-    /// All bytes stay in the pipe, those that were passed, too.
+    /// Keeps all bytes in the pipe, including those that were passed.
     pub fn keep_all(&mut self) {
         self.done = 0;
     }
@@ -385,16 +388,16 @@ impl Drop for Reading<'_> {
         let mut spare = None;
         if ring.len == 0 && !ring.is_written {
             ring.start = 0;
-            // (Pages come in order, so that there are others only if there is the second.)
+            // (Pages are allocated in order, so there are further ones only if there is a second one.)
             spare = self.pipe.has_page(PAGE_SIZE).then(|| self.pipe.spare_pages());
         }
         self.pipe.publish(&ring);
         drop(ring);
         spare.into_iter().flatten().for_each(free);
-        // (For a reader that waits for the claim.)
+        // (For a reader that waits for the end of the claim.)
         self.pipe.readers.sleepers.wake_all();
         if self.done > 0 && had_room {
-            // (No event of poll: there was one for the room that was there before.)
+            // (No event of poll: the earlier room was already reported.)
             self.pipe.writers.sleepers.wake_all();
         } else if self.done > 0 {
             self.pipe.writers.wake(poll::OUT | poll::WRNORM);
@@ -402,7 +405,8 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// The right to write to a part of a pipe's free bytes. When it ends, what was [passed](Writing::pass) is in the pipe.
+/// The right to write to a part of a pipe's free bytes. When it ends, the bytes that were [passed](Writing::pass) are
+/// in the pipe.
 pub struct Writing<'a> {
     pipe: &'a Pipe,
     part: Part,
@@ -415,7 +419,7 @@ impl Writing<'_> {
         if self.part.left > 0 && !self.pipe.has_page(self.part.at) {
             self.pipe.pages[self.part.at / PAGE_SIZE].store(allocate()?, Ordering::Relaxed);
         }
-        // SAFETY: they are of this claim, which is borrowed.
+        // SAFETY: they are covered by this claim, which is borrowed.
         Ok(unsafe { self.pipe.bytes(self.part.at, self.part.here()) })
     }
 
@@ -430,7 +434,7 @@ impl Writing<'_> {
         self.part.left
     }
 
-    /// Only `n` of the bytes written count.
+    /// Keeps only `n` of the written bytes.
     pub fn keep(&mut self, n: usize) {
         self.done = self.done.min(n);
     }
@@ -443,7 +447,7 @@ impl Drop for Writing<'_> {
         ring.len += self.done;
         self.pipe.publish(&ring);
         drop(ring);
-        // (For a writer that waits for the claim.)
+        // (For a writer that waits for the end of the claim.)
         self.pipe.writers.sleepers.wake_all();
         if self.done > 0 {
             self.pipe.readers.wake(poll::IN | poll::RDNORM);

@@ -1,7 +1,8 @@
 //! A call that waits for any of several open files once: ppoll and pselect6 (see `docs/readiness.md`).
 //!
-//! The call keeps the files that it waits for. Each look, however, is at what the descriptors lead to by then, as on
-//! Linux: a descriptor that another thread has closed is found to be invalid at the next look, whoever causes it.
+//! The call keeps references to the files that it waits for. Each check, however, looks up the descriptors again, as on
+//! Linux: a descriptor that another thread has closed is found to be invalid at the next check, whatever causes that
+//! check.
 
 use alloc::boxed::Box;
 
@@ -21,19 +22,19 @@ const CHUNK: usize = 32;
 /// A file that a call waits for.
 pub struct Watched {
     fd: i32,
-    /// What the descriptor led to at first. The thread sleeps for it.
+    /// The file that the descriptor referred to at first. The thread sleeps for it.
     file: Option<KArc<OpenFile>>,
     place: Place,
     /// Events that end the wait.
     wanted: u16,
-    /// Events found by the last look.
+    /// Events found by the last check.
     pub found: u16,
     /// The caller's.
     pub tag: u64,
 }
 
 impl Watched {
-    /// Enters the file's source, unless it is there.
+    /// Enters the watched file into the file's source, unless it is there.
     fn enter(&self) {
         if let Some(source) = self.file.as_ref().and_then(|file| file.object.source()) {
             source.sleepers.enter_place(&self.place);
@@ -73,7 +74,7 @@ pub struct PollSet<'a> {
 }
 
 impl<'a> PollSet<'a> {
-    /// Empty. The poller is the calling thread, the descriptors are its own.
+    /// An empty set. The poller is the calling thread, the descriptors are its own.
     pub fn new(poller: &'a Poller, table: &'a Descriptors) -> Self {
         Self { poller, table, chunks: None, len: 0 }
     }
@@ -97,8 +98,8 @@ impl<'a> PollSet<'a> {
                 }
             }
         }
-        // SAFETY: `Watched` enters it into the source of its file only, and leaves when it is dropped; a chunk does not
-        // move, the set outlives neither the poller nor, with its reference, the file, and stays with the thread that
+        // SAFETY: `Watched` only enters it into the source of its file, and leaves when it is dropped; a chunk does not
+        // move; the set outlives neither the poller nor, with its reference, the file, and stays with the thread that
         // made it.
         let place = unsafe { Place::new(self.poller) };
         if let Some(chunk) = &mut self.chunks {
@@ -108,8 +109,8 @@ impl<'a> PollSet<'a> {
         Ok(())
     }
 
-    /// Calls `visit` for each entry, with a point after each chunk; the last chunk's come first. EINTR if the thread is
-    /// killed.
+    /// Calls `visit` for each entry, with a point after each chunk; the last chunk's entries come first. EINTR if the
+    /// thread is killed.
     pub fn each(&mut self, mut visit: impl FnMut(&mut Watched) -> Result<(), Errno>) -> Result<(), Errno> {
         let mut next = self.chunks.as_deref_mut();
         while let Some(chunk) = next {
@@ -120,7 +121,7 @@ impl<'a> PollSet<'a> {
         Ok(())
     }
 
-    /// Sleeps until a file is ready, or until the deadline; returns how many are. EINTR.
+    /// Sleeps until a file is ready, or until the deadline; returns how many files are ready. EINTR.
     pub fn wait(&mut self, deadline: Option<u64>) -> Result<usize, Errno> {
         loop {
             self.poller.reset();

@@ -1,8 +1,8 @@
 //! signalfd: signals that a program reads.
 //!
-//! As on Linux, whoever reads or polls one finds its own signals: its thread's and its process's. So those who wait
-//! enter a [source](DeferredSource) of their process, which senders notify, and an epoll's item the source of the
-//! process that adds it. The file keeps a list of its items, since they may be in several processes' deferred sources.
+//! As on Linux, whoever reads or polls one finds its own signals: those of its thread and its process. So waiters enter
+//! a [source](DeferredSource) of their process, which senders notify; an epoll's item enters the source of the process
+//! that adds it. The file keeps a list of its items, since they may be in the deferred sources of several processes.
 //!
 //! The list's lock ranks as an object's, and no other lock is taken under it.
 
@@ -23,7 +23,7 @@ use crate::task::thread::current;
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, SpinLock};
 
-/// An item's link in the list of its file, if that is a signalfd.
+/// An item's link in the list of its file, if the file is a signalfd.
 pub struct FileLink(LinkedListLink);
 
 impl FileLink {
@@ -43,11 +43,11 @@ unsafe impl Send for Items {}
 /// A set of signals to read.
 pub struct SignalFd {
     mask: AtomicU64,
-    /// Items of epolls. The list owns a count of each.
+    /// Items of epolls. The list owns a reference to each.
     items: SpinLock<Items>,
 }
 
-/// The source of a process with a signalfd, made when one is first waited for.
+/// The source of a process with a signalfd, made when a thread first waits for one.
 pub struct SignalSource(AtomicPtr<DeferredSource>);
 
 impl SignalSource {
@@ -59,11 +59,11 @@ impl SignalSource {
     /// The source, if there is one.
     #[inline]
     pub fn get(&self) -> Option<&DeferredSource> {
-        // SAFETY: once it is there it stays until this is dropped.
+        // SAFETY: once it exists, it stays until this is dropped.
         unsafe { self.0.load(Ordering::Acquire).as_ref() }
     }
 
-    /// An owner of the source, which is made if there is none.
+    /// A reference to the source, which is made if there is none.
     fn get_or_make(&self) -> Result<KArc<DeferredSource>, Errno> {
         if self.get().is_none() {
             let made = KArc::into_raw(DeferredSource::new()?).cast_mut();
@@ -73,15 +73,16 @@ impl SignalSource {
                 drop(unsafe { KArc::from_raw(made) });
             }
         }
-        // SAFETY: it is there, and this owns a count of it.
+        // SAFETY: it exists, and this owns a reference to it.
         unsafe { KArc::upgrade(self.0.load(Ordering::Acquire)) }.ok_or(Errno::ENOMEM)
     }
 
-    /// A signal has been sent to the process, or to one of its threads. Under the table's lock, perhaps in an
-    /// interrupt.
+    /// Notes that a signal has been sent to the process, or to one of its threads. Called under the table's lock,
+    /// perhaps in an interrupt.
     #[inline]
     pub fn notify(&self) {
-        // A source that is made now is seen here, or its maker, which enters it and then looks, sees the signal.
+        // Either a source that is made at the same time is seen here, or its maker, which enters it and then checks,
+        // sees the signal.
         fence(Ordering::SeqCst);
         let source = self.0.load(Ordering::Acquire);
         if !source.is_null() {
@@ -92,7 +93,7 @@ impl SignalSource {
 
 #[cold]
 fn notify(source: *const DeferredSource) {
-    // SAFETY: the process owns a count, and the caller is with the process.
+    // SAFETY: the process owns a reference, and the caller keeps the process alive.
     if let Some(source) = unsafe { KArc::upgrade(source) } {
         DeferredSource::notify(&source);
     }
@@ -102,13 +103,13 @@ impl Drop for SignalSource {
     fn drop(&mut self) {
         let source = *self.0.get_mut();
         if !source.is_null() {
-            // SAFETY: `get_or_make` stored it with a count, dropped here.
+            // SAFETY: `get_or_make` stored it with a reference, which is dropped here.
             drop(unsafe { KArc::from_raw(source) });
         }
     }
 }
 
-/// The source that the calling process waits at. ENOMEM.
+/// The source at which the calling process waits. ENOMEM.
 pub fn own_source() -> Result<KArc<DeferredSource>, Errno> {
     current().process().signal_source.get_or_make()
 }
@@ -120,7 +121,7 @@ impl SignalFd {
         Ok(KArc::try_new(Self { mask: AtomicU64::new(mask), items })?)
     }
 
-    /// From here on it is for these signals.
+    /// Changes its set of signals.
     pub fn set_mask(&self, mask: u64) {
         self.mask.store(mask, Ordering::Release);
         current().process().signal_source.notify();
@@ -148,10 +149,10 @@ impl SignalFd {
         if signal::pending(thread, process) & self.mask() != 0 { poll::IN } else { 0 }
     }
 
-    /// Lists an item of this file.
+    /// Adds an item of this file to the list.
     pub fn enter(&self, item: &KArc<Item>) {
         KArc::add_owners(item, 1);
-        // SAFETY: it has a count for the list, which whoever takes it out drops.
+        // SAFETY: the list gets a reference, which whoever takes the item out drops.
         self.items.lock().0.push_back(unsafe { UnsafeRef::from_raw(KArc::as_ptr(item)) });
     }
 
@@ -165,7 +166,7 @@ impl SignalFd {
         release(taken);
     }
 
-    /// Its last descriptor is gone: all items leave.
+    /// Removes all items, since its last descriptor is gone.
     pub fn close(&self) {
         loop {
             let taken = self.items.lock().0.pop_front();

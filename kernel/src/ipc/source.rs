@@ -1,7 +1,8 @@
-//! Sources: what an object that can become ready has for those who wait for it (see `docs/readiness.md`).
+//! Sources: where threads and epolls wait for an object that can become ready (see `docs/readiness.md`).
 //!
-//! An object changes its state, then [wakes](Source::wake) the source. A waiter enters the source, then looks at the
-//! state. Between the two steps each executes a full barrier, so one of them sees what the other has done.
+//! An object changes its state, then [wakes](Source::wake) the source. A waiter enters the source, then checks the
+//! state. Each executes a full barrier between its two steps, so that at least one of them sees what the other has
+//! done.
 //!
 //! The lock ranks as an object's and is held for a few items; no other lock is taken under it.
 
@@ -18,10 +19,10 @@ use crate::task::point::resched_point;
 use crate::task::wait::{Sleep, WaitQueue};
 use crate::vm::{Cpu, SpinLock};
 
-/// Items that are handled under one hold of the lock.
+/// How many items are handled under one hold of the lock.
 const BATCH: usize = 16;
 
-/// An item's link in its source, and its key there.
+/// An item's link and key in its source.
 pub struct SourceLink(RBTreeLink);
 
 impl SourceLink {
@@ -40,13 +41,13 @@ impl<'a> KeyAdapter<'a> for InSource {
     }
 }
 
-/// Those who wait for one side of an object.
+/// The waiters for one side of an object.
 pub struct Source {
-    /// Threads, among them those that read and write.
+    /// Threads, including those that read and write.
     pub sleepers: WaitQueue,
-    /// Each item is owned by this tree: it holds a count.
+    /// The tree owns its items: it holds a reference to each.
     items: SpinLock<RBTree<InSource>>,
-    /// Whether there are any, or have been. Set before an item enters.
+    /// Whether there are items, or have been. Set before an item enters.
     has_items: AtomicBool,
 }
 
@@ -60,7 +61,7 @@ impl Source {
         }
     }
 
-    /// The object has become readier, as `events` say. The caller holds no lock and may sleep.
+    /// Wakes all waiters, since the object's readiness has changed by `events`. The caller holds no lock and may sleep.
     #[inline]
     pub fn wake(&self, events: u16) {
         if self.wake_sleepers() {
@@ -68,7 +69,7 @@ impl Source {
         }
     }
 
-    /// Wakes threads only; returns whether there may be items to [tell](Source::fire), too.
+    /// Only wakes threads; returns whether there may also be items to [notify](Source::fire).
     #[inline]
     pub fn wake_sleepers(&self) -> bool {
         self.sleepers.wake_all();
@@ -76,7 +77,7 @@ impl Source {
         self.has_items.load(Ordering::Relaxed)
     }
 
-    /// Tells the epolls of all items, a few at a time. The caller holds no lock and may sleep.
+    /// Notifies the epolls of all items, a few at a time. The caller holds no lock and may sleep.
     #[cold]
     pub fn fire(&self, events: u16) {
         let mut last: Option<(Key, u64)> = None;
@@ -100,16 +101,16 @@ impl Source {
             if !is_full {
                 return;
             }
-            // A killed thread goes on: others wait for this.
+            // A killed thread continues: others wait for this.
             let _ = resched_point(Sleep::Killable);
         }
     }
 
-    /// Enters an item, which then looks at its object's state.
+    /// Enters an item, which then checks its object's state.
     pub fn enter(&self, item: &KArc<Item>) {
         self.has_items.store(true, Ordering::Relaxed);
         KArc::add_owners(item, 1);
-        // SAFETY: it has a count for the tree, which drops it when the item is taken out.
+        // SAFETY: the tree gets a reference, which is dropped when the item is taken out.
         self.items.lock().insert(unsafe { UnsafeRef::from_raw(KArc::as_ptr(item)) });
         fence(Ordering::SeqCst);
     }
@@ -118,7 +119,7 @@ impl Source {
     pub fn leave(&self, item: &Item) {
         let taken = {
             let mut items = self.items.lock();
-            // SAFETY: a linked item is in this tree: its object has one source.
+            // SAFETY: a linked item is in this tree, since its object has one source.
             if item.source_link.0.is_linked() { unsafe { items.cursor_mut_from_ptr(item).remove() } } else { None }
         };
         release(taken);
@@ -140,7 +141,7 @@ impl Source {
         }
     }
 
-    /// Takes out all items of an open file. It is about to be dropped, so that no more enter.
+    /// Removes all items of an open file. The file is about to be dropped, so no more items enter.
     pub fn leave_all(&self, file: &OpenFile) {
         loop {
             let taken = {
@@ -156,10 +157,10 @@ impl Source {
     }
 }
 
-/// Drops the count of a tree that an item was taken out of.
+/// Drops a tree's reference to an item that was taken out of it.
 pub fn release(item: Option<UnsafeRef<Item>>) {
     if let Some(item) = item {
-        // SAFETY: the tree had a count, and whoever takes the item out of it drops that.
+        // SAFETY: the tree owned a reference, and whoever takes the item out drops it.
         unsafe { KArc::drop_owners(UnsafeRef::into_raw(item), 1) }
     }
 }

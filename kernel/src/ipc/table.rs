@@ -2,8 +2,8 @@
 //!
 //! Lock order: the table's lock ([`Rank::Descriptors`]) is held for a few words, or for a copy of [`ENTRIES`] entries.
 //! It is never held while memory is allocated, an object's lock is taken, or an object is dropped. Code that goes
-//! through all numbers passes a [point](crate::task::point) regularly. A thread that copies a table that others keep
-//! changing makes them wait until it has finished.
+//! through all numbers passes a [point](crate::task::point) regularly. If other threads keep changing a table while a
+//! thread copies it, the copying thread makes them wait until it has finished.
 
 use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -22,7 +22,8 @@ use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::{Sleep, WaitQueue};
 use crate::vm::{Cpu, SpinLock};
 
-/// No process has more descriptors, whatever its limits (Linux's `fs.nr_open`): setrlimit refuses a higher limit.
+/// The maximum number of descriptors of a process, whatever its limits (Linux's `fs.nr_open`): setrlimit refuses a
+/// higher limit.
 pub const NR_OPEN: u64 = 1 << 20;
 
 type Entries<'a> = SpinGuard<'a, Slots<Descriptor>, Cpu>;
@@ -30,17 +31,17 @@ type Entries<'a> = SpinGuard<'a, Slots<Descriptor>, Cpu>;
 /// A table of descriptors, shared after CLONE_FILES.
 pub struct Descriptors {
     slots: SpinLock<Slots<Descriptor>>,
-    /// Changes of entries. Written under the lock.
+    /// The number of changes of entries. Written under the lock.
     changes: AtomicU64,
-    /// Threads that copy the entries while nobody may change them. Written under the lock.
+    /// The number of threads that copy the entries while nobody may change them. Written under the lock.
     copiers: AtomicUsize,
     /// Threads that wait to change an entry.
     waiting: WaitQueue,
-    /// Whose record locks are that its processes set.
+    /// The owner of the record locks that its processes set.
     lock_owner: AtomicU64,
-    /// Whether there are such locks, or were.
+    /// Whether there are such locks, or have been.
     has_records: AtomicBool,
-    /// Whether the owner has a new table since, from exec.
+    /// Whether exec has given the owner a new table in the meantime.
     is_replaced: AtomicBool,
     /// Processes that have it.
     users: AtomicUsize,
@@ -75,14 +76,14 @@ impl Descriptors {
         self.copy(|descriptor| !descriptor.close_on_exec)
     }
 
-    /// A copy with the entries to keep: a consistent snapshot. EINTR if the thread is killed meanwhile.
+    /// A copy of the entries that `keep` accepts: a consistent snapshot. EINTR if the thread is killed meanwhile.
     fn copy(&self, keep: impl Fn(&Descriptor) -> bool) -> Result<KArc<Self>, Errno> {
         let changes = self.changes.load(Ordering::Acquire);
         let mut copy = Self::unshared()?;
         self.copy_descriptors(copy.slots.get_mut(), &keep)?;
         if self.changes.load(Ordering::Acquire) != changes {
-            // Another thread has changed entries meanwhile, and might do so again. Entries that were closed since are
-            // dropped here, with no lock held.
+            // Another thread has changed entries meanwhile, and might do so again. Copied entries that were closed
+            // since are dropped here, with no lock held.
             copy = Self::unshared()?;
             let _still = Still::begin(self);
             self.copy_descriptors(copy.slots.get_mut(), &keep)?;
@@ -90,7 +91,7 @@ impl Descriptors {
         Ok(copy.share())
     }
 
-    /// The entries, to be changed, once nobody copies them. EINTR if the thread is killed meanwhile.
+    /// The entries, for a change, once nobody copies them. EINTR if the thread is killed meanwhile.
     #[inline]
     fn change(&self) -> Result<Entries<'_>, Errno> {
         let slots = self.slots.lock();
@@ -150,20 +151,20 @@ impl Descriptors {
         slots.get(number_in(&slots, fd)?).cloned().ok_or(Errno::EBADF)
     }
 
-    /// The descriptor with this number, or else with the lowest one above it. O(1), but for one step a thousand numbers
-    /// that are not used.
+    /// The descriptor with this number, or else with the next higher one. O(1), plus one step for each thousand unused
+    /// numbers.
     pub fn next(&self, from: usize) -> Option<(usize, Descriptor)> {
         let slots = self.slots.lock();
         let number = next_used(&slots, from)?;
         Some((number, slots.get(number)?.clone()))
     }
 
-    /// One more than the highest number that there may be now.
+    /// One more than the highest number that can be in use now.
     pub fn capacity(&self) -> usize {
         self.slots.lock().capacity()
     }
 
-    /// The descriptors, held under the lock for a look at up to [`ENTRIES`] of them.
+    /// The descriptors, under the lock, for a check of up to [`ENTRIES`] of them.
     #[inline]
     pub fn hold(&self) -> Held<'_> {
         Held(self.slots.lock())
@@ -194,7 +195,7 @@ impl Descriptors {
         }
     }
 
-    /// Puts a descriptor at exactly `fd`; the old one is returned, to be dropped. EBADF at or above `limit`.
+    /// Puts a descriptor at exactly `fd`; returns the old one, to be dropped. EBADF at or above `limit`.
     pub fn replace(&self, fd: i32, descriptor: Descriptor, limit: u64) -> Result<Option<Descriptor>, Errno> {
         let number = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         if number as u64 >= limit.min(NR_OPEN) {
@@ -229,17 +230,17 @@ impl Descriptors {
         Ok(removed)
     }
 
-    /// Whose the record locks of its processes are.
+    /// The owner of the record locks of its processes.
     pub fn lock_owner(&self) -> Owner {
         Owner(self.lock_owner.load(Ordering::Relaxed))
     }
 
-    /// Record locks are about to be set.
+    /// Notes that record locks are about to be set.
     pub fn note_records(&self) {
         self.has_records.store(true, Ordering::Relaxed);
     }
 
-    /// A descriptor is closed: as on Linux, the process loses all its record locks of that file.
+    /// Unlocks the file of a closed descriptor: as on Linux, the process loses all its record locks of that file.
     #[inline]
     fn unlock(&self, closed: &Descriptor) {
         if self.has_records.load(Ordering::Relaxed) {
@@ -314,7 +315,8 @@ impl Drop for Descriptors {
 }
 
 impl Descriptors {
-    /// Unlocks what the process, which has ended, has locked; of a new program's process, in files that exec closes.
+    /// Releases all locks of the process, which has ended; for the process of a new program, only those in files that
+    /// exec closes.
     #[cold]
     fn unlock_all(&mut self) {
         let (owner, is_replaced) = (self.lock_owner(), *self.is_replaced.get_mut());
@@ -330,7 +332,7 @@ impl Descriptors {
     }
 }
 
-/// A table, as a process has it.
+/// A table as part of a process.
 pub struct Used(KArc<Descriptors>);
 
 impl Used {
@@ -345,8 +347,8 @@ impl Used {
         self.0.clone()
     }
 
-    /// A process that had `old` has this one, from exec on. Unless others have `old` too, its locks are those of this
-    /// one now.
+    /// Replaces `old` for a process by this table, at exec. Unless other processes use `old` too, this table becomes
+    /// the owner of its locks.
     pub fn replaces(&self, old: &Self) {
         if old.users.load(Ordering::Relaxed) == 1 {
             self.lock_owner.store(old.lock_owner().0, Ordering::Relaxed);
@@ -369,7 +371,7 @@ impl Drop for Used {
     }
 }
 
-/// While this lives nobody changes entries.
+/// While this value exists, nobody changes entries.
 struct Still<'a>(&'a Descriptors);
 
 impl<'a> Still<'a> {

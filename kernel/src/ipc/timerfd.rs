@@ -1,7 +1,7 @@
 //! timerfd: a timer whose expirations a program reads.
 //!
-//! As on Linux, a timer with an interval is armed once for each read: the expirations until then are computed when
-//! somebody asks.
+//! As on Linux, a timer with an interval is armed once for each read: the expirations in between are computed when they
+//! are asked for.
 //!
 //! Lock order: the list of the clock's watchers, the state ([`Rank::Object`]), a tree of alarms.
 
@@ -19,27 +19,27 @@ use crate::task::clock::{Base, Watch, Watcher};
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, SpinLock};
 
-/// What a timer is set to, in nanoseconds.
+/// The setting of a timer, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// When it expires first; 0 for never.
+    /// When it first expires; 0 for never.
     pub first: u64,
-    /// Whether that is a point of time, and not a span from now on.
+    /// Whether that is a point in time, and not a duration from now.
     pub is_absolute: bool,
-    /// Time between expirations; 0 for one.
+    /// The time between expirations; 0 for a single expiration.
     pub interval: u64,
-    /// Reads fail once the clock has been set. For absolute times of the real clock.
+    /// Reads fail once the clock has been set. For absolute times of the real-time clock.
     pub is_cancelled_by_set: bool,
 }
 
 struct State {
     base: Base,
-    /// When it expires next, or has last, by the base; 0 if it does not run.
+    /// When it expires next, or has expired last, in the time of its base; 0 if it does not run.
     at: u64,
     interval: u64,
-    /// It has expired and is not armed again yet.
+    /// Whether it has expired and is not armed again yet.
     has_expired: bool,
-    /// Expirations that nobody has read, of those that were computed.
+    /// The number of expirations that were computed and not yet read.
     count: u64,
     is_cancelled_by_set: bool,
     is_cancelled: bool,
@@ -60,7 +60,7 @@ pub struct TimerFd {
 }
 
 impl State {
-    /// Notes an expiration, if it is due.
+    /// Records an expiration, if it is due.
     fn expire(&mut self) -> bool {
         let is_due = self.at != 0 && !self.has_expired && self.base.now() >= self.at;
         if is_due {
@@ -70,8 +70,7 @@ impl State {
         is_due
     }
 
-    /// Moves a timer with an interval, which has expired, to its next expiration; returns how many there were in
-    /// between.
+    /// Advances an expired timer with an interval to its next expiration; returns the number of expirations in between.
     fn advance(&mut self) -> u64 {
         if !self.has_expired || self.interval == 0 {
             return 0;
@@ -91,7 +90,7 @@ impl State {
         }
     }
 
-    /// When to ring, in nanoseconds since power-on.
+    /// When the alarm must ring, in nanoseconds since power-on.
     fn due(&self) -> Option<u64> {
         let is_running = self.at != 0 && !self.has_expired;
         is_running.then(|| self.base.power_on_ns(self.at))
@@ -121,31 +120,31 @@ impl TimerFd {
         })?)
     }
 
-    /// Publishes a state that has changed, and arms the alarm for it. The state is locked.
+    /// Publishes a changed state, and arms the alarm for it. The state is locked.
     fn publish(&self, state: &State) {
         self.alarm.disarm();
         let due = state.due();
         self.due.store(due.unwrap_or(u64::MAX), Ordering::Release);
         self.count.store(state.count, Ordering::Release);
         if let Some(due) = due {
-            // SAFETY: `close` cancels it; the state's lock is held.
+            // SAFETY: `close` cancels the alarm; the state's lock is held.
             unsafe { self.alarm.arm(self, due) };
         }
     }
 
-    /// Sets it; returns what was left before, and the interval. ECANCELED if it was cancelled and nobody has read that:
-    /// it is set all the same.
+    /// Sets the timer; returns the time that was left before, and the interval. ECANCELED if it was cancelled and
+    /// nobody has read that: it is set nevertheless.
     pub fn set(&self, new: Setting) -> Result<(u64, u64), Errno> {
         let watches = self.base == Base::Real && new.is_absolute;
         if watches {
-            // SAFETY: `close` leaves, and an open file's object neither moves nor goes before.
+            // SAFETY: `close` leaves the list, and an open file's object neither moves nor ends before that.
             unsafe { self.watcher.enter(self) };
         }
         let mut state = self.state.lock();
         state.expire();
         state.advance();
         let old = (state.left(), state.interval);
-        // Spans are not affected by a change of the clock.
+        // Durations are not affected by a change of the clock.
         state.base = if new.is_absolute { self.base } else { Base::Monotonic };
         let begin = if new.is_absolute { 0 } else { timer::now_ns() };
         state.at = if new.first == 0 { 0 } else { begin.saturating_add(new.first) };
@@ -162,7 +161,7 @@ impl TimerFd {
         if was_cancelled { Err(Errno::ECANCELED) } else { Ok(old) }
     }
 
-    /// What is left, and the interval.
+    /// The time left, and the interval.
     pub fn get(&self) -> (u64, u64) {
         let mut state = self.state.lock();
         let is_news = state.expire();
@@ -179,7 +178,8 @@ impl TimerFd {
         answer
     }
 
-    /// Takes the expirations. Sleeps until there is one, unless `nonblocking`: EAGAIN. ECANCELED if the clock was set.
+    /// Reads and resets the number of expirations. Sleeps until there is one, unless `nonblocking`: EAGAIN. ECANCELED
+    /// if the clock was set.
     pub fn read(&self, nonblocking: bool) -> Result<u64, Errno> {
         let attempt = || {
             let mut state = self.state.lock();
@@ -187,7 +187,7 @@ impl TimerFd {
             if state.is_cancelled_by_set && core::mem::take(&mut state.is_cancelled) {
                 state.count = 0;
                 if core::mem::take(&mut state.has_expired) {
-                    // As on Linux it is not armed again.
+                    // As on Linux, it is not armed again.
                     state.at = 0;
                 }
                 self.publish(&state);
@@ -214,7 +214,7 @@ impl TimerFd {
         if has_some() || due != u64::MAX && due <= timer::now_ns() { poll::IN } else { 0 }
     }
 
-    /// Its last descriptor is gone. The caller holds no lock.
+    /// Ends the timer, since its last descriptor is gone. The caller holds no lock.
     pub fn close(&self) {
         self.watcher.leave();
         {

@@ -1,17 +1,17 @@
-//! Triggers of memory pressure: what a file of a server's has that a program may write a threshold to, and then wait
-//! for in poll (docs/pressure.md). And what such a file has that says the state of a control group, of which poll tells
-//! when it is no more what was read.
+//! Triggers of memory pressure: a program may write a threshold to a server's file, and then wait in poll until it is
+//! exceeded (docs/pressure.md). The same mechanism serves files that return the state of a control group: poll reports
+//! when the state is no longer the one that was read.
 //!
-//! The server says what was written; the kernel keeps it, for the open file, and a thread of its own
-//! [looks](Window::look) at the pressure of each trigger's group, ten times a window while there are stalls. It sleeps
-//! while there are none: the first stall in a group of which somebody [rests](quire_mm::cgroup::Groups::look) wakes it,
-//! so that a machine without triggers pays a look at a flag for each stall, and nothing else.
+//! The server parses what was written. The kernel stores it for the open file, and a thread of its own
+//! [evaluates](Window::look) the pressure of each trigger's group, ten times per window while there are stalls. It
+//! sleeps while there are none: the first stall in a group with a [resting](quire_mm::cgroup::Groups::look) trigger
+//! wakes it, so that on a machine without triggers a stall only costs the check of a flag.
 //!
-//! Whoever changes the state of a group that somebody watches asks the thread, too. As on Linux such a file is ready
-//! until it is read again, and before it was read.
+//! A thread that changes the state of a watched group also wakes that thread. As on Linux, such a file is ready from
+//! the change until it is read again, and before it was read for the first time.
 //!
-//! Lock order: the list of triggers and the window of one ([`Rank::Triggers`]) are never held together; no other lock
-//! is taken under them.
+//! Lock order: the lock of the list of triggers and that of a trigger's window ([`Rank::Triggers`]) are never held
+//! together; no other lock is taken under them.
 
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -33,15 +33,15 @@ use crate::vm::{Cpu, GROUPS, SpinLock};
 
 /// What a poll finds.
 mod state {
-    /// Nothing was written yet: as on Linux, an error.
+    /// Nothing has been written yet: an error, as on Linux.
     pub const UNSET: u8 = 0;
     /// Nothing has happened.
     pub const QUIET: u8 = 1;
-    /// The threshold was passed, and nobody was told.
+    /// The threshold was exceeded, and that was not reported yet.
     pub const TOLD: u8 = 2;
     /// The group is no more.
     pub const GONE: u8 = 3;
-    /// The group's state is another one than was read.
+    /// The group's state is no longer the one that was read.
     pub const CHANGED: u8 = 4;
 }
 
@@ -70,7 +70,7 @@ pub struct Trigger {
     link: RBTreeLink,
 }
 
-// SAFETY: the link is touched under the list's lock only; the rest is `Sync`.
+// SAFETY: the link is only touched under the list's lock; the rest is `Sync`.
 unsafe impl Sync for Trigger {}
 // SAFETY: as above.
 unsafe impl Send for Trigger {}
@@ -86,10 +86,10 @@ impl KeyAdapter<'_> for InList {
 
 struct List(RBTree<InList>);
 
-// SAFETY: links are touched under the lock only.
+// SAFETY: links are only touched under the lock.
 unsafe impl Send for List {}
 
-/// Triggers that were set, by their addresses. It has no counts of them: they leave it when they end.
+/// All triggers that were set, by their addresses. The list owns no references: triggers leave it when they end.
 static LIST: SpinLock<List> = SpinLock::new(Cpu, Rank::Triggers, List(RBTree::new(InList::NEW)));
 static WORK: WaitQueue = WaitQueue::new();
 static IS_ASKED: AtomicBool = AtomicBool::new(false);
@@ -105,13 +105,13 @@ impl Trigger {
         })?)
     }
 
-    /// Whether it was set: that can be done once.
+    /// Whether it was set, which is possible only once.
     pub fn is_set(&self) -> bool {
         self.state.load(Ordering::Acquire) != state::UNSET
     }
 
-    /// Sets it to what a server has found in a text. EBUSY if it was set, ENODEV if the group is no more, EIO for what
-    /// no server says.
+    /// Sets the trigger to the values that a server has parsed. EBUSY if it was set before, ENODEV if the group no
+    /// longer exists, EIO for values that no server should return.
     pub fn set(&self, group: u64, is_full: bool, threshold: u64, size: u64) -> Result<(), Errno> {
         const NANOSECONDS: u64 = 1000;
         if !trigger::is_sound(threshold, size) {
@@ -138,7 +138,7 @@ impl Trigger {
         LIST.lock().0.insert(unsafe { UnsafeRef::from_raw(self) });
     }
 
-    /// The state of a group was read, which had changed so often before.
+    /// Notes that the state of a group was read after it had changed this often.
     pub fn saw(&self, group: u64, changes: u64) {
         let group = Key(group);
         let watch = Watch::State { group, changes };
@@ -153,11 +153,11 @@ impl Trigger {
         if former.is_none() {
             self.enter();
         }
-        // (Of changes from here on the thread hears.)
+        // (The thread is notified of changes from here on.)
         self.compare(group, changes);
     }
 
-    /// Compares the state of a group with what was read.
+    /// Compares the state of a group with the one that was read.
     fn compare(&self, group: Key, changes: u64) {
         match GROUPS.watch(group) {
             None => self.tell(state::GONE, poll::PRI | poll::ERR),
@@ -166,7 +166,7 @@ impl Trigger {
         }
     }
 
-    /// Its events, beside those that such a file always has.
+    /// Its events, in addition to those that such a file always has.
     pub fn ready(&self) -> u16 {
         match self.state.load(Ordering::Acquire) {
             state::QUIET => 0,
@@ -175,13 +175,13 @@ impl Trigger {
         }
     }
 
-    /// A program is about to be told of an event: whether it is the one that hears of it.
+    /// Claims an event before it is reported to a program: returns whether this caller may report it.
     pub fn take(&self) -> bool {
         let taken = self.state.compare_exchange(state::TOLD, state::QUIET, Ordering::AcqRel, Ordering::Acquire);
         !matches!(taken, Err(state::QUIET))
     }
 
-    /// Looks at the group's pressure, if that is due; when it will be again.
+    /// Evaluates the group's pressure, if that is due; returns when it is due again.
     fn look(&self) -> Option<u64> {
         let state = self.state.load(Ordering::Relaxed);
         let watch = (*self.watch.lock()).filter(|_| !matches!(state, state::GONE | state::CHANGED))?;
@@ -224,8 +224,8 @@ impl Drop for Trigger {
     }
 }
 
-/// A stall that somebody has waited for has begun, or a group is gone: the thread looks at all triggers. Under any lock
-/// below that of the wait queues.
+/// Wakes the thread to evaluate all triggers, since an awaited stall has begun, or a group is gone. Called under any
+/// lock below those of wait queues.
 pub fn ask() {
     IS_ASKED.store(true, Ordering::Relaxed);
     WORK.wake_one();
@@ -236,14 +236,14 @@ pub fn start() -> Result<(), Errno> {
     thread::start_kernel(serve)
 }
 
-/// The thread is not asked more often than this, in nanoseconds: less than the shortest tenth of a window.
+/// The minimum time between two evaluations, in nanoseconds: less than a tenth of the shortest window.
 const LEAST: u64 = 10_000_000;
 
 extern "C" fn serve(_: usize) -> ! {
     cpu::irq_enable();
     let mut due = None;
     loop {
-        // (A thread of no process is neither killed nor sent signals.)
+        // (A thread without a process is neither killed nor sent signals.)
         let is_asked = || IS_ASKED.swap(false, Ordering::Relaxed).then_some(());
         let _ = WORK.wait_until(Sleep::Killable, due, is_asked);
         due = look_at_all();
@@ -251,7 +251,7 @@ extern "C" fn serve(_: usize) -> ! {
     }
 }
 
-/// Looks at each trigger; when the next one is due.
+/// Evaluates each trigger; returns when the next one is due.
 fn look_at_all() -> Option<u64> {
     let (mut due, mut last) = (None, 0);
     while let Some(trigger) = next(last) {
@@ -263,7 +263,7 @@ fn look_at_all() -> Option<u64> {
     due
 }
 
-/// The first one behind an address, that is not about to end.
+/// The first trigger after an address that is not about to end.
 fn next(last: usize) -> Option<KArc<Trigger>> {
     let list = LIST.lock();
     let mut cursor = list.0.lower_bound(Bound::Excluded(&last));

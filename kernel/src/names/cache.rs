@@ -1,6 +1,6 @@
-//! What the kernel keeps of what servers have said, with their consent (`docs/names.md`, "What is kept").
+//! The kernel's cache of servers' answers, kept with the servers' consent (`docs/names.md`, "What is kept").
 //!
-//! Lock order: as `quire_names` has it; no other lock is held.
+//! Lock order: as in `quire_names`; no other lock is held.
 
 use alloc::vec::Vec;
 
@@ -19,15 +19,15 @@ use crate::task::point::resched_point;
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, PAGES, SpinLock, random};
 
-/// What is known of a name in a directory; with an empty name, of the directory itself.
+/// What is known of a name in a directory; if the name is empty, of the directory itself.
 pub enum Kept {
     /// There is nothing of that name.
     Nothing,
     /// A directory with this number.
     Directory(u64),
-    /// The directory above has this number, as long as no name changes.
+    /// The directory above has this number, until a name changes.
     Above(u64, u64),
-    /// A file, which has its attributes; its number; and the rights to it that were lent.
+    /// A file, which keeps its attributes; its number; and the rights to it that the server lends.
     File(KArc<MemoryFile>, u64, u32),
     /// A symbolic link: words of [`node`], and its text.
     Link([u64; 6], Vec<u8>),
@@ -35,24 +35,24 @@ pub enum Kept {
     Itself(Directory),
 }
 
-/// What is known of a directory. Type, permissions and owner are true; the rest as long as no name changes.
+/// What is known of a directory. Type, permissions and owner are up to date; the rest is valid until a name changes.
 pub struct Directory {
     /// Words of [`node`].
     pub words: [u64; 6],
     /// [`Sample::quiet`](quire_names::Sample::quiet).
     pub as_of: Option<u64>,
-    /// All records of its list, or nothing if they are not known.
+    /// All records of its list; empty if they are not known.
     pub list: Vec<u8>,
 }
 
 impl Directory {
-    /// Whose it is, and what they may.
+    /// Its owner and permissions.
     pub fn owned(&self) -> Owned {
         owned(&self.words)
     }
 }
 
-/// Whose something is, by words of [`node`].
+/// The owner and permissions in the words of a [`node`].
 pub fn owned(words: &[u64; 6]) -> Owned {
     let (mode, user, group) = (words[node::MODE] as u32, words[node::OWNER] as u32, (words[node::OWNER] >> 32) as u32);
     Owned { mode, user, group }
@@ -74,13 +74,13 @@ pub type Known = Entry<Kept>;
 /// All that is kept.
 pub static KEPT: Cache<Kept, Cpu> = Cache::new([const { SpinLock::new(Cpu, Rank::Names, Set::EMPTY) }; SETS]);
 
-/// An entry for a name in a directory. `None` without memory.
+/// An entry for a name in a directory. `None` if memory is lacking.
 pub fn known(directory: Place, name: &[u8], generation: u64, kept: Kept) -> Option<KArc<Known>> {
     let parts = kept.parts();
     Entry::new(directory.to_word(), name, generation, kept, parts).ok()
 }
 
-/// Its server will not answer any more: what it said is not true, and what it lent is given back.
+/// Drops the answers of a server that will not answer any more: they are no longer valid, and what it lent is returned.
 pub fn end(endpoint: &KArc<Endpoint>) {
     mounts::each_of(endpoint, None, |mount| {
         mounts::changes(mount).close();
@@ -89,7 +89,7 @@ pub fn end(endpoint: &KArc<Endpoint>) {
     });
 }
 
-/// A server revokes all that it has said of a file system.
+/// Drops all answers about a file system, since its server revokes them.
 pub fn revoke(endpoint: &KArc<Endpoint>, badge: u64) {
     mounts::each_of(endpoint, Some(badge), |mount| {
         mounts::changes(mount).revoke();
@@ -98,7 +98,7 @@ pub fn revoke(endpoint: &KArc<Endpoint>, badge: u64) {
 }
 
 fn purge(mount: u16) {
-    // (A thread that ends goes on nevertheless.)
+    // (A thread that ends continues nevertheless.)
     KEPT.purge(|known| Place::from_word(known.directory()).mount == mount, || _ = resched_point(Sleep::Killable));
 }
 
@@ -117,14 +117,14 @@ impl Shrinker for Names {
     }
 }
 
-/// Memory that entries have is given back when it runs short.
+/// Registers the shrinker that frees the entries' memory when memory runs short.
 pub fn register_shrinker() {
     if !PAGES.register_shrinker(&Names) {
         log::warn!("no room for a shrinker");
     }
 }
 
-/// Has names spread in a way that nobody knows.
+/// Sets the seed, so that nobody can tell how names are distributed.
 pub fn set_seed() {
     KEPT.set_seed(random::number() as usize);
 }

@@ -1,6 +1,7 @@
-//! The part of a walk that needs no message, because what the server has said before is kept: from name to name, as far
-//! as they are known. What is not is asked for, one name at a time. The rules are those of the walk and the operations
-//! of a server of files (`quire_fs::walk`, tmpfs): whoever lets its answers be kept has them.
+//! The part of a walk that needs no message, because the server's earlier answers are cached: from name to name, as far
+//! as they are known. The server is asked for unknown names, one at a time. The rules are those of the walk and the
+//! operations of a server of files (`quire_fs::walk`, tmpfs), which every server must follow that lets its answers be
+//! cached.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -24,19 +25,19 @@ use crate::ipc::handles::{Handle, Target};
 use crate::ipc::memory_file::MemoryFile;
 use crate::task::thread::current;
 
-/// Of open's flags: a file without a name.
+/// A flag of open: a file without a name.
 const TMPFILE: u32 = 0o20000000;
 
-/// The longest list of a directory that is kept.
+/// The maximum length of a directory list that is cached.
 const LIST_MAX: usize = 2048;
 
 /// How far a walk has come.
 pub enum Progress {
     /// The request is done.
     Done(Served),
-    /// To another mount, or the archive.
+    /// It has entered another mount, or the archive.
     Left,
-    /// To where the server must be asked to do it, which changes this.
+    /// It has come to where the server must do the operation, which changes this.
     Ask(Affects),
 }
 
@@ -45,7 +46,8 @@ pub enum Progress {
 pub enum Affects {
     /// Nothing.
     Nothing,
-    /// The name with which the path begins, by its length, and of a rename and a link the old name too.
+    /// The name at the beginning of the rest of the path, given by its length; for a rename or a link also the old
+    /// name.
     Name(usize),
     /// Attributes of the directory itself.
     Itself,
@@ -78,12 +80,12 @@ impl Request<'_> {
         self.op == op::OPEN && self.flags().contains(Open::CREAT)
     }
 
-    /// Whether it is with the last name itself.
+    /// Whether the operation acts on the last name itself.
     fn is_for_name(&self) -> bool {
         matches!(self.op, op::MKDIR | op::SYMLINK | op::SOCKET | op::LINK | op::UNLINK | op::RENAME | op::PARENT)
     }
 
-    /// Whether it may change something that is kept.
+    /// Whether it may change something that is cached.
     pub fn changes(&self) -> bool {
         self.creates() || self.op == op::SET || self.is_for_name() && self.op != op::PARENT
     }
@@ -94,7 +96,7 @@ impl Request<'_> {
 }
 
 impl Walk {
-    /// Goes on from the directory where it is as far as names are known or the server says what they are.
+    /// Continues from the present directory as long as names are known or the server answers what they are.
     pub fn known(
         &mut self,
         path: &mut Path,
@@ -174,7 +176,7 @@ impl Walk {
         request.op == op::PARENT && request.argument == op::LINK && (request.follow || behind == Follow::Slash)
     }
 
-    /// An operation with the name that comes next, of `len` bytes.
+    /// An operation with the next name, of `len` bytes.
     fn with_name(&self, request: &Request<'_>, len: usize) -> Result<Progress, Errno> {
         if request.op == op::PARENT {
             return Ok(self.done([self.place.number(), 0, 0, 0, 0, 0], None));
@@ -225,7 +227,7 @@ impl Walk {
                 let (wanted, rights) = access(flags);
                 match may(wanted) {
                     true if rights & !lent == 0 => with(rights),
-                    // (What was not lent is the server's to decide.)
+                    // (For rights that were not lent, the server decides.)
                     true => Ok(Progress::Ask(request.affects(Affects::Name(len)))),
                     false => Err(Errno::EACCES),
                 }
@@ -258,7 +260,7 @@ impl Walk {
         }
     }
 
-    /// The path ends at the directory where the walk is.
+    /// The path ends at the present directory.
     fn itself(&mut self, path: &Path, request: &Request<'_>, room: &mut Option<Room>) -> Result<Progress, Errno> {
         debug_assert!(path.is_empty());
         match request.op {
@@ -292,7 +294,7 @@ impl Walk {
         Ok(self.done(of.words, None))
     }
 
-    /// Records of the directory from a place on.
+    /// Records of the directory from a position on.
     fn list(
         &mut self,
         known: &KArc<Known>,
@@ -323,7 +325,7 @@ impl Walk {
         }
     }
 
-    /// What is kept of a name in the directory where the walk is.
+    /// The entry of a name in the present directory.
     fn find(&self, name: &[u8]) -> Option<KArc<Known>> {
         let changes = mounts::changes(self.place.mount);
         let found = KEPT.get(self.place.to_word(), name, changes.generation())?;
@@ -333,7 +335,7 @@ impl Walk {
         }
     }
 
-    /// What is known of the directory where the walk is.
+    /// The entry of the present directory.
     fn directory(&mut self, room: &mut Option<Room>) -> Result<Option<KArc<Known>>, Errno> {
         match self.find(b"") {
             Some(known) => Ok(Some(known)),
@@ -341,7 +343,7 @@ impl Walk {
         }
     }
 
-    /// Keeps what was asked for after `before`, if it may be. `None` without memory.
+    /// Caches an answer that was requested after `before`, if that is allowed. `None` if memory is lacking.
     fn keep(&self, name: &[u8], kept: Kept, before: &Sample) -> Option<KArc<Known>> {
         let known = known(self.place, name, before.generation, kept)?;
         let changes = mounts::changes(self.place.mount);
@@ -349,8 +351,8 @@ impl Walk {
         Some(known)
     }
 
-    /// Asks the server for a name in the directory where the walk is. `None` for what it does not let be kept, which
-    /// must be asked for as a whole.
+    /// Asks the server for a name in the present directory. `None` if it does not allow the answer to be cached: then
+    /// it must be asked about the whole path.
     fn look_up(&mut self, name: &[u8], room: &mut Option<Room>) -> Result<Option<KArc<Known>>, Errno> {
         let before = mounts::changes(self.place.mount).sample();
         let mut text = taken(room)?;
@@ -363,7 +365,7 @@ impl Walk {
             }
             (MAY_KEEP, mode::DIR, _) if name == b".." => match before.quiet() {
                 Some(as_of) => Kept::Above(words[node::NUMBER], as_of),
-                // (Not to be found: some change is under way.)
+                // (Will not be found: a change is under way.)
                 None => Kept::Directory(words[node::NUMBER]),
             },
             (MAY_KEEP, mode::DIR, _) if !name.is_empty() => Kept::Directory(words[node::NUMBER]),
@@ -381,7 +383,7 @@ impl Walk {
             (error, ..) => return Err(error_of(error)),
         };
         *room = Some(text);
-        // Of a link with several names a change by one of them is not noticed at the others.
+        // If a link has several names, a change by one of them is not noticed at the others.
         let has_one_name = words[node::MODE] >> 32 == 1;
         if matches!(kept, Kept::Link(..)) && !has_one_name {
             return Ok(known(self.place, name, 0, kept));
@@ -401,7 +403,7 @@ fn check(what: &Owned, who: &Asker, wanted: u32) -> Result<(), Errno> {
     if what.permits(who, wanted) { Ok(()) } else { Err(Errno::EACCES) }
 }
 
-/// Whether open's flags suit something that is there.
+/// Whether open's flags are valid for a node that exists.
 fn check_open(flags: Open, is_dir: bool) -> Result<(), Errno> {
     let changes = access(flags).0 & WRITE != 0 || flags.contains(Open::CREAT);
     if flags.bits() & TMPFILE == TMPFILE {
@@ -416,7 +418,7 @@ fn check_open(flags: Open, is_dir: bool) -> Result<(), Errno> {
     if is_dir && changes && !flags.contains(Open::PATH) { Err(Errno::EISDIR) } else { Ok(()) }
 }
 
-/// What open's flags ask for: accesses, and rights of the handle.
+/// The access that open's flags ask for, and the corresponding rights of the handle.
 fn access(flags: Open) -> (u32, u32) {
     let (access, rights) = match flags.bits() & 3 {
         0 => (READ, rights::READ),
@@ -426,7 +428,7 @@ fn access(flags: Open) -> (u32, u32) {
     if flags.contains(Open::TRUNC) { (access | WRITE, rights | rights::WRITE) } else { (access, rights) }
 }
 
-/// The records of a list that lie behind a place and fit. EINVAL if not even one fits, EIO for what are no records.
+/// The records of a list that are after a position and fit. EINVAL if not even one fits, EIO for invalid records.
 fn records(list: &[u8], place: u64, room: usize) -> Result<Range<usize>, Errno> {
     let (mut start, mut end) = (0, 0);
     while let Some(header) = list[end..].first_chunk::<{ dtype::HEADER }>() {

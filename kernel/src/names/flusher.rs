@@ -1,8 +1,8 @@
-//! Flushers: threads of the kernel's own that write back what stored files have to be written (docs/page-cache.md).
+//! Flushers: threads of the kernel's own that write back dirty pages of stored files (docs/page-cache.md).
 //!
-//! One of them works for a mount at a time, and waits for its server and for nobody else; nobody waits for it. There is
-//! one. Whoever opens a file while none of them has come back for [`LONG_NS`] starts another: so a server that does not
-//! answer keeps a thread, and no other mount waiting.
+//! A flusher works for one mount at a time, and waits only for that mount's server; nobody waits for a flusher.
+//! Normally there is one. Whoever opens a file when no flusher has returned for [`LONG_NS`] starts another one: so a
+//! server that does not answer blocks a thread, but no other mount.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -15,19 +15,19 @@ use crate::task::point::resched_point;
 use crate::task::thread;
 use crate::task::wait::{Sleep, WaitQueue};
 
-/// The delay after which what was marked first is written back.
+/// The delay after which the page that was marked first is written back.
 const DELAY_NS: u64 = 500_000_000;
 
-/// A flusher that works for longer may not come back.
+/// A flusher that has worked for longer than this may not return.
 const LONG_NS: u64 = 2_000_000_000;
 
 /// The files of a mount.
 struct Work {
-    /// Something was marked since somebody last began to write it back.
+    /// Whether a page was marked since the last write-back began.
     is_asked: AtomicBool,
-    /// When that is to be done.
+    /// When the write-back is due.
     due: AtomicU64,
-    /// When a thread began that is at work; 0 for none.
+    /// When the thread that is at work began; 0 for none.
     since: AtomicU64,
 }
 
@@ -46,7 +46,7 @@ impl Work {
     }
 }
 
-/// A page of the mount's files has to be written back. Under any lock but those of wait queues.
+/// Notes that a page of the mount's files has to be written back. Called under any locks except those of wait queues.
 pub fn wake(mount: u16) {
     let work = &WORK[usize::from(mount) % MOST_MOUNTS];
     if !work.is_asked.load(Ordering::Acquire) {
@@ -56,7 +56,7 @@ pub fn wake(mount: u16) {
     }
 }
 
-/// What has to be written back is due now.
+/// Makes all pending write-back due now.
 pub fn hurry() {
     WORK.iter().for_each(|work| work.due.store(0, Ordering::Relaxed));
     WAITING.wake_all();
@@ -69,7 +69,8 @@ pub fn start() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Starts another thread if none of them has come back for long. (Without memory for it others wait.) No lock is held.
+/// Starts another thread if none has returned for a long time. (If memory is lacking, other mounts wait.) No lock is
+/// held.
 pub fn relieve() {
     let count = COUNT.load(Ordering::Relaxed);
     let is_needed = count < MOST_MOUNTS && stuck() >= count;
@@ -81,13 +82,13 @@ pub fn relieve() {
     }
 }
 
-/// The mount whose work is due first, and when.
+/// The mount whose write-back is due first, and when.
 fn first() -> Option<(usize, u64)> {
     let open = WORK.iter().enumerate().filter(|(_, work)| work.is_open());
     open.map(|(mount, work)| (mount, work.due.load(Ordering::Relaxed))).min_by_key(|(_, due)| *due)
 }
 
-/// Threads that have been at work for long.
+/// The number of threads that have been at work for a long time.
 fn stuck() -> usize {
     let long_ago = timer::now_ns().saturating_sub(LONG_NS);
     let is_stuck = |work: &&Work| (1..long_ago).contains(&work.since.load(Ordering::Relaxed));
@@ -97,10 +98,10 @@ fn stuck() -> usize {
 extern "C" fn serve(_: usize) -> ! {
     cpu::irq_enable();
     loop {
-        // A thread of no process is neither killed nor sent signals.
+        // A thread without a process is neither killed nor sent signals.
         let Ok((mount, due)) = WAITING.wait_until(Sleep::Killable, None, first) else { continue };
         if due > timer::now_ns() {
-            // (Whoever comes first, in the meantime, is due later.)
+            // (A mount that is added in the meantime is due later.)
             let is_due = || (WORK[mount].due.load(Ordering::Relaxed) < due).then_some(());
             let _ = WAITING.wait_until(Sleep::Killable, Some(due), is_due);
             continue;
@@ -109,7 +110,7 @@ extern "C" fn serve(_: usize) -> ! {
         let now = timer::now_ns().max(1);
         if work.since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             work.is_asked.store(false, Ordering::Release);
-            // (Those who have a file open learn of an error.)
+            // (Those that have a file open are told of an error.)
             let _ = inodes::write_back_all(mount as u16);
             work.since.store(0, Ordering::Release);
             if work.is_open() {

@@ -1,9 +1,10 @@
-//! Stored files that are open, mapped, or have pages in memory: one object each, whoever opens it (docs/page-cache.md).
+//! Stored files that are open, mapped, or have pages in memory: each has one object, whoever opens it
+//! (docs/page-cache.md).
 //!
-//! The table has a file until its server ends, or the kernel needs the memory and nobody else has it.
+//! A file stays in the table until its server ends, or the kernel needs the memory and nobody else has a reference.
 //!
-//! Lock order: a part of the table (`Rank::Names`) is locked for a binary search and a move of its entries; nothing is
-//! allocated, dropped or asked meanwhile, and a space's areas are not locked under it.
+//! Lock order: a part of the table (`Rank::Names`) is locked for a binary search and a move of its entries; meanwhile
+//! nothing is allocated or dropped, no server is asked, and no address space's areas are locked.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -23,13 +24,14 @@ use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, Object, PAGES, SpinLock, random};
 
-/// Parts of the table: a power of two.
+/// The number of parts of the table: a power of two.
 const PARTS: usize = 64;
 
-/// Files of a part that nobody has open: more are forgotten, those first that were opened longest ago.
+/// The maximum number of files in a part that nobody has open: others are forgotten, starting with the one that was
+/// opened longest ago.
 const UNUSED: usize = 64;
 
-/// Permissions, for execution: the server was asked.
+/// The permissions for execution: the server has checked it.
 const PERMISSIONS: u32 = 0o555;
 
 struct Entry {
@@ -44,7 +46,7 @@ impl Entry {
         Place::from_word(self.key).mount
     }
 
-    /// Whether anybody but the table has it.
+    /// Whether anybody but the table has a reference to it.
     fn is_held(&self) -> bool {
         KArc::count(&self.file) > 1 || KArc::count(&self.file.content) > 1
     }
@@ -60,7 +62,7 @@ static TABLE: [SpinLock<Part>; PARTS] = [const { SpinLock::new(Cpu, Rank::Names,
 
 /// Counts openings.
 static NOW: AtomicU64 = AtomicU64::new(0);
-/// Spreads files over the parts in a way that nobody knows.
+/// Distributes files among the parts in a way that nobody can predict.
 static SEED: AtomicU64 = AtomicU64::new(0);
 /// Files of the table.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -80,8 +82,8 @@ pub fn find(place: Place) -> Option<KArc<MemoryFile>> {
     place_of(&part, place.to_word()).ok().map(|at| part[at].file.clone())
 }
 
-/// The file that a name stands for, which its server says is stored. ENOMEM; what its server answers when it is asked
-/// how long it is.
+/// The file of a name, which its server says is stored. ENOMEM, or the server's error when it is asked for the file's
+/// length.
 pub fn open(name: &Name) -> Result<KArc<MemoryFile>, Errno> {
     let place = name.place;
     flusher::relieve();
@@ -89,7 +91,7 @@ pub fn open(name: &Name) -> Result<KArc<MemoryFile>, Errno> {
         Some(file) => file,
         None => insert(place)?,
     };
-    // (Whoever comes next asks, if this ends early.)
+    // (If this is interrupted, the next thread asks.)
     Object::turn(&file.content)?.agree()?;
     Ok(file)
 }
@@ -105,7 +107,7 @@ fn make(place: Place) -> Result<KArc<MemoryFile>, Errno> {
 fn insert(place: Place) -> Result<KArc<MemoryFile>, Errno> {
     let key = place.to_word();
     let file = make(place)?;
-    // What is dropped at the end, with no lock held.
+    // What is to be dropped at the end, with no lock held.
     let mut room: Part = Vec::new();
     let mut gone = None;
     loop {
@@ -114,7 +116,7 @@ fn insert(place: Place) -> Result<KArc<MemoryFile>, Errno> {
             Ok(at) => return Ok(part[at].file.clone()),
             Err(at) if part.len() < part.capacity() => {
                 let opened = NOW.fetch_add(1, Ordering::Relaxed);
-                // There is room: this cannot allocate.
+                // There is room, so this does not allocate.
                 #[allow(clippy::disallowed_methods)]
                 part.insert(at, Entry { key, opened, file: file.clone() });
                 COUNT.fetch_add(1, Ordering::Relaxed);
@@ -139,7 +141,7 @@ fn insert(place: Place) -> Result<KArc<MemoryFile>, Errno> {
     }
 }
 
-/// Takes out the file that was opened longest ago, of those that may go.
+/// Removes the file that was opened longest ago, among those that may be removed.
 fn take_oldest(part: &mut Part) -> Option<Entry> {
     let candidates = part.iter().enumerate().filter(|(_, entry)| entry.may_go());
     let (at, _) = candidates.min_by_key(|(_, entry)| entry.opened)?;
@@ -147,7 +149,7 @@ fn take_oldest(part: &mut Part) -> Option<Entry> {
     Some(part.remove(at))
 }
 
-/// Whether anybody has the file open or mapped, and whether pages of it have to be written back.
+/// Whether the file is open or mapped, and whether it has pages to be written back.
 pub fn state(place: Place) -> (bool, bool) {
     let part = part(place.to_word()).lock();
     place_of(&part, place.to_word())
@@ -155,8 +157,8 @@ pub fn state(place: Place) -> (bool, bool) {
         .map_or((false, false), |at| (part[at].is_held(), part[at].file.content.marked_pages() != 0))
 }
 
-/// Its server has nothing to do with the mount any more: what nobody has open goes, and what is open is found by nobody
-/// else.
+/// Removes the files of a mount that its server has left: those that nobody has open are dropped, and those that are
+/// open are not found any more.
 pub fn end(mount: u16) {
     let mut lost = 0;
     for part in &TABLE {
@@ -184,8 +186,8 @@ pub fn end(mount: u16) {
     }
 }
 
-/// Visits the files of a mount that have to be written back and were there when this began, without a lock. An error of
-/// `visit` ends it.
+/// Visits the files of a mount that have to be written back and were in the table when this began; no lock is held. An
+/// error of `visit` ends it.
 pub fn each_marked(mount: u16, mut visit: impl FnMut(&KArc<MemoryFile>) -> Result<(), Errno>) -> Result<(), Errno> {
     for part in &TABLE {
         let mut from = 0;
@@ -210,18 +212,18 @@ pub fn each_marked(mount: u16, mut visit: impl FnMut(&KArc<MemoryFile>) -> Resul
     Ok(())
 }
 
-/// Writes back what has to be of a file: the pager has it then.
+/// Writes back a file's dirty pages: then its pager has them.
 pub fn write_back(file: &MemoryFile) -> Result<(), Errno> {
     Object::write_back(&file.content)
 }
 
-/// Writes back what has to be of the file at a place: whether there was anything, so that its server knows now when it
-/// was written.
+/// Writes back the dirty pages of the file at a place; returns whether there were any, in which case its server now
+/// knows when the file was written.
 pub fn was_written_back(place: Place) -> bool {
     find(place).is_some_and(|file| file.content.marked_pages() != 0 && write_back(&file).is_ok())
 }
 
-/// Writes back what has to be of all files of a mount; the first error.
+/// Writes back the dirty pages of all files of a mount; returns the first error.
 pub fn write_back_all(mount: u16) -> Result<(), Errno> {
     let mut done = Ok(());
     each_marked(mount, |file| match write_back(file) {
@@ -265,14 +267,14 @@ impl Shrinker for Unused {
     }
 }
 
-/// Objects of files that nobody has open and that have no pages are given back when memory runs short.
+/// Registers the shrinker that drops the objects of files that nobody has open and that have no pages.
 pub fn register_shrinker() {
     if !PAGES.register_shrinker(&Unused) {
         log::warn!("no room for a shrinker");
     }
 }
 
-/// Has files spread in a way that nobody knows. No file is open yet.
+/// Sets the seed by which files are distributed. No file is open yet.
 pub fn set_seed() {
     SEED.store(random::number(), Ordering::Relaxed);
 }

@@ -1,5 +1,5 @@
-//! What processes hold: where a link of /proc leads that is none by its text. Whoever follows it comes to the very
-//! object, whatever has become of its name.
+//! What processes hold: the destinations of links of /proc that are not followed by their text. Following such a link
+//! leads to the object itself, whatever has become of its name.
 
 use quire_abi::Errno;
 use quire_abi::layout::mode;
@@ -13,10 +13,10 @@ use crate::ipc::descriptor::Object;
 use crate::task::credentials::{permit_authority, permits_look};
 use crate::task::process::TABLE;
 
-/// What the process with this number holds: its `number`th descriptor, or something that it has one of. EACCES for a
-/// caller that may not inspect it, and for what a descriptor leads to, unless it is only `named`, if the process has
-/// more authority: by the other end of a pipe the caller might act through it, which pidfd_getfd refuses too. ENOENT if
-/// it does not have that any more, or has ended.
+/// What the process with this number holds: its `number`th descriptor, or one of the other objects. EACCES if the
+/// caller may not inspect the process; also for a descriptor, unless it is only `named`, if the process has more
+/// authority: the caller might act through the descriptor, for instance by the other end of a pipe, which pidfd_getfd
+/// refuses too. ENOENT if the process no longer holds it, or has ended.
 pub fn find(pid: u64, what: u64, number: u64, named: bool) -> Result<Object, Errno> {
     let pid = u32::try_from(pid).map_err(|_| Errno::EIO)?;
     let process = TABLE.lock().process(pid).cloned().ok_or(Errno::ENOENT)?;

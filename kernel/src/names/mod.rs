@@ -1,18 +1,18 @@
-//! Names: from a path to what it names (`docs/names.md`).
+//! Names: from a path to the object that it names (`docs/names.md`).
 //!
-//! The kernel knows the boot archive's names, and which server's file system lies over which of its directories; all
-//! other names are the servers'.
+//! The kernel knows the names of the boot archive, and which server's file system is mounted over which of its
+//! directories; all other names belong to servers.
 //!
 //! - [`mounts`]: what is mounted where.
 //! - [`path`]: a path while it is walked.
-//! - [`cache`]: what is kept of servers' answers.
+//! - [`cache`]: cached answers of servers.
 //! - [`walk`]: the walk, from mount to mount.
-//! - [`cached_walk`]: its part among what is kept.
-//! - [`target`]: what a server answers, checked.
-//! - [`magic_links`]: what links of /proc lead to.
+//! - [`cached_walk`]: the part of the walk that uses the cache.
+//! - [`target`]: the result of a walk, checked.
+//! - [`magic_links`]: the destinations of links in /proc.
 //! - [`inodes`]: the objects of files that servers store.
-//! - [`pager`]: how their pages are asked for.
-//! - [`flusher`]: who writes back what has to be.
+//! - [`pager`]: requests for their pages.
+//! - [`flusher`]: the threads that write back dirty pages.
 //!
 //! No lock is held during a walk, which may sleep until a server answers; only a kill ends that.
 
@@ -32,7 +32,7 @@ use mounts::ARCHIVE;
 /// Numbers of files are below this.
 const NUMBERS: u64 = 1 << 48;
 
-/// A directory, or whatever else has a number: in which mount, and the number.
+/// A directory or another node with a number: its mount, and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The mount.
@@ -55,7 +55,7 @@ impl Place {
         Self { mount, number: 0 }
     }
 
-    /// `None` for a number that no file has.
+    /// `None` for a number that no file can have.
     pub fn new(mount: u16, number: u64) -> Option<Self> {
         (number < NUMBERS).then_some(Self { mount, number })
     }

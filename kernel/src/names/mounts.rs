@@ -1,10 +1,10 @@
 //! What is mounted where: servers' file systems over directories of the boot archive.
 //!
-//! A mount is never taken away. Its server may die, and another one take its place; until then there is nobody to ask,
-//! and names in it fail.
+//! A mount is never removed. Its server may die, and another one may replace it; in between nobody can be asked, and
+//! operations on names in it fail.
 //!
-//! Lock order: a mount's lock ([`Rank::Descriptors`]) is held to look at its server or to change it; nothing is locked,
-//! dropped or allocated meanwhile.
+//! Lock order: a mount's lock ([`Rank::Descriptors`]) is held to read or change its server; meanwhile nothing is
+//! locked, dropped or allocated.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
@@ -20,7 +20,7 @@ use crate::vm::{Cpu, SpinLock};
 /// The boot archive's number.
 pub const ARCHIVE: u16 = 0;
 
-/// The most mounts, the archive's included.
+/// The maximum number of mounts, including the archive.
 pub const MOST_MOUNTS: usize = 32;
 
 /// The device number of the boot archive.
@@ -31,12 +31,12 @@ const FIRST_DEVICE: u32 = 0x10;
 /// The endpoint to call, and the sender's badge.
 type Server = (KArc<Endpoint>, u64);
 
-/// What a server says of the file system that it mounts.
+/// A server's description of the file system that it mounts.
 #[derive(Clone, Copy, Default)]
 pub struct Kind {
-    /// The name of its kind, NUL-padded.
+    /// The name of the type of the file system, NUL-padded.
     pub name: [u8; 16],
-    /// What it lies on, NUL-padded; empty if that has no name.
+    /// The mounted source, NUL-padded; empty if it has no name.
     pub source: [u8; 32],
     /// Nobody may write there.
     pub is_read_only: bool,
@@ -46,9 +46,9 @@ struct Mount {
     /// The directory of the archive that it covers.
     over: AtomicU32,
     server: SpinLock<Option<(Server, Kind)>>,
-    /// Its server has let an answer be kept.
+    /// Whether its server has allowed an answer to be cached.
     keeps: AtomicBool,
-    /// It has files that are written elsewhere than to memory.
+    /// Whether it has files that are not only in memory.
     stores: AtomicBool,
     changes: Changes,
 }
@@ -63,13 +63,14 @@ static MOUNTS: [Mount; MOST_MOUNTS] = [const {
     }
 }; MOST_MOUNTS];
 
-/// How many there are. Written under [`CHANGES`].
+/// The number of mounts. Written under [`CHANGES`].
 static COUNT: AtomicUsize = AtomicUsize::new(1);
 
 /// Held to add one.
 static CHANGES: SpinLock<()> = SpinLock::new(Cpu, Rank::Process, ());
 
-/// Mounts a server over a directory: EBUSY if one is there that lives, or over the root; ENOTDIR; ENOSPC with too many.
+/// Mounts a server over a directory: EBUSY if a mount with a live server is there, or for the root; ENOTDIR; ENOSPC if
+/// there are too many mounts.
 pub fn mount(over: &Node, server: Server, kind: Kind) -> Result<(), Errno> {
     if !over.is_dir() {
         return Err(Errno::ENOTDIR);
@@ -115,20 +116,20 @@ pub fn server(mount: u16) -> Result<Server, Errno> {
     server.as_ref().map(|(server, _)| server.clone()).ok_or(Errno::EIO)
 }
 
-/// Whether a mount's server has let an answer be kept.
+/// Whether a mount's server has allowed an answer to be cached.
 #[inline]
 pub fn keeps(mount: u16) -> bool {
     MOUNTS.get(usize::from(mount)).is_some_and(|mount| mount.keeps.load(Ordering::Relaxed))
 }
 
-/// A mount's server lets answers be kept.
+/// Notes that a mount's server allows answers to be cached.
 pub fn note_keeps(mount: u16) {
     if let Some(mount) = MOUNTS.get(usize::from(mount)) {
         mount.keeps.store(true, Ordering::Relaxed);
     }
 }
 
-/// Whether a mount has had files that are written elsewhere than to memory, so that it is told of sync.
+/// Whether a mount has had files that are not only in memory, so that its server must be told of sync.
 pub fn stores(mount: u16) -> bool {
     MOUNTS.get(usize::from(mount)).is_some_and(|mount| mount.stores.load(Ordering::Relaxed))
 }
@@ -151,7 +152,7 @@ pub fn changes(mount: u16) -> &'static Changes {
     &MOUNTS[usize::from(mount) % MOST_MOUNTS].changes
 }
 
-/// Calls `visit` for each mount of a server, or for those with this badge.
+/// Calls `visit` for each mount of a server, or only for those with this badge.
 pub fn each_of(endpoint: &KArc<Endpoint>, badge: Option<u64>, mut visit: impl FnMut(u16)) {
     let count = COUNT.load(Ordering::Acquire);
     for (number, mount) in (0..).zip(&MOUNTS[..count]) {
@@ -176,7 +177,7 @@ pub fn with_device(device: u32) -> Option<u16> {
     (usize::from(mount) < MOST_MOUNTS).then_some(mount)
 }
 
-/// What is said of a mount; `None` behind the last one.
+/// The description of a mount; `None` after the last one.
 pub fn kind(mount: u16) -> Option<Kind> {
     let count = COUNT.load(Ordering::Acquire);
     let mount = MOUNTS[..count].get(usize::from(mount))?;

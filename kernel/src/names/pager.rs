@@ -1,7 +1,7 @@
-//! The pagers of stored files: their servers, asked by messages (docs/page-cache.md).
+//! The pagers of stored files: their servers, which receive requests as messages (docs/page-cache.md).
 //!
-//! A message carries the frames themselves as its window, up to 64 KiB, so bytes are copied once between the server's
-//! memory and the page. Of a mount's server only [`MOST`] threads ask for pages at a time; others wait, killably.
+//! The window of a message consists of the frames themselves, up to 64 KiB, so bytes are copied once between the
+//! server's memory and the page. Only [`MOST`] threads at a time ask a mount's server for pages; others wait, killably.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +16,7 @@ use super::{Place, flusher};
 use crate::ipc::ask::Run;
 use crate::task::wait::{Sleep, WaitQueue};
 
-/// Threads that ask for pages of one mount at a time.
+/// The maximum number of threads that ask for pages of one mount at a time.
 const MOST: usize = 32;
 
 struct Gate {
@@ -63,7 +63,7 @@ impl ServerPager {
     }
 }
 
-/// Requests about pages are the kernel's own: who may open a file was decided when it was opened.
+/// Requests for pages are made as the kernel: whether a file may be opened was decided when it was opened.
 const KERNEL: Option<(u32, u32)> = Some((0, 0));
 
 impl Pager for ServerPager {

@@ -1,4 +1,4 @@
-//! A path while it is walked: what is behind the walker's place.
+//! A path while it is walked: the rest of it, behind the walker's position.
 
 use alloc::vec::Vec;
 
@@ -8,12 +8,12 @@ use quire_mm::fallible::TryVec;
 
 use crate::arch::uaccess;
 
-/// Longest path, its NUL included (`PATH_MAX`).
+/// The maximum length of a path, including its NUL (`PATH_MAX`).
 pub const PATH_MAX: usize = 4096;
 
-/// The part of a path that is left, which symbolic links may make longer.
+/// The rest of a path, which symbolic links may extend.
 pub struct Path {
-    /// The part from `at` on is left; there is room for [`PATH_MAX`] bytes.
+    /// The rest begins at `at`; the buffer has room for [`PATH_MAX`] bytes.
     buffer: Vec<u8>,
     at: usize,
 }
@@ -26,7 +26,7 @@ impl Path {
         Ok(Self { buffer, at: 0 })
     }
 
-    /// A path that the kernel has. ENAMETOOLONG.
+    /// A path from the kernel. ENAMETOOLONG.
     pub fn new(path: &[u8]) -> Result<Self, Errno> {
         if path.len() >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
@@ -60,7 +60,7 @@ impl Path {
         self.advance(slashes);
     }
 
-    /// The length of the part that comes next, and whether slashes or more parts follow.
+    /// The length of the next component, and whether slashes or more components follow.
     pub fn next_part(&self) -> (usize, Follow) {
         let rest = self.rest();
         let len = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
@@ -73,7 +73,7 @@ impl Path {
         (len, follow)
     }
 
-    /// Puts a link's text before what is left. ENOENT for an empty one, ENAMETOOLONG.
+    /// Puts a link's text before the rest. ENOENT for an empty text, ENAMETOOLONG.
     pub fn prepend(&mut self, link: &[u8]) -> Result<(), Errno> {
         if link.is_empty() {
             return Err(Errno::ENOENT);
@@ -96,7 +96,7 @@ impl Path {
         Ok(())
     }
 
-    /// Has `see` look at what is left, with a second text behind it.
+    /// Calls `see` with the rest of the path, followed by a second text.
     pub fn with_text<R>(&mut self, text: &[u8], see: impl FnOnce(&[u8]) -> R) -> Result<R, Errno> {
         let end = self.buffer.len();
         self.buffer.try_extend_from_slice(text)?;
@@ -106,12 +106,12 @@ impl Path {
     }
 }
 
-/// What comes behind a part of a path.
+/// What follows a component of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
     /// Nothing.
     Nothing,
-    /// Slashes: it must be a directory.
+    /// Slashes: the component must be a directory.
     Slash,
     /// Other parts.
     Parts,

@@ -1,5 +1,5 @@
-//! What a path names: a file of the boot archive, a file whose memory object a server has handed out, or what is the
-//! server's alone: a directory, a symbolic link, a file that is read and written by messages.
+//! What a path names: a file of the boot archive, a file whose memory object a server has handed out, or a node that
+//! only its server can access: a directory, a symbolic link, a file that is read and written by messages.
 
 use quire_abi::Errno;
 use quire_abi::ipc::rights;
@@ -25,11 +25,11 @@ pub enum Found {
     File(KArc<MemoryFile>, Allows),
     /// What is the server's alone.
     Name(Name),
-    /// What a process holds, and is none of these.
+    /// Another object that a process holds.
     Held(Object),
 }
 
-/// What a server lets whoever opens a file do.
+/// What a server allows whoever opens a file to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Allows {
     /// Reading.
@@ -43,7 +43,7 @@ impl Allows {
     pub const NOTHING: Self = Self { read: false, write: false };
 }
 
-/// A directory, a symbolic link, or a file of a server's that has no memory object.
+/// A directory, a symbolic link, or a server's file without a memory object.
 #[derive(Clone)]
 pub struct Name {
     /// Which.
@@ -52,7 +52,7 @@ pub struct Name {
     pub mode: u32,
     /// Its content, if it is stored and was opened.
     pub file: Option<KArc<MemoryFile>>,
-    /// What writing to it sets, if it may set something and was opened.
+    /// The trigger that writing to it sets, if it supports triggers and was opened.
     pub trigger: Option<KArc<Trigger>>,
 }
 
@@ -67,7 +67,7 @@ impl Name {
         self.mode & mode::FMT == mode::LNK
     }
 
-    /// The same with its content, if it is stored, or with a trigger of its own.
+    /// The same with its content, if it is stored, or with its own trigger.
     pub fn opened(mut self) -> Result<Self, Errno> {
         if self.is_stored() && self.file.is_none() {
             self.file = Some(inodes::open(&self)?);
@@ -90,7 +90,7 @@ impl Name {
 }
 
 impl Found {
-    /// What a walk has reached. ENOENT for nothing; EIO for an answer that makes no sense.
+    /// The result of a walk. ENOENT for nothing; EIO for an invalid answer.
     pub fn of(reached: Reached) -> Result<Self, Errno> {
         match reached {
             Reached::Archive(node) => node.map(Self::Archive).ok_or(Errno::ENOENT),
@@ -126,12 +126,12 @@ impl Found {
     }
 }
 
-/// The record of what a mount's server has answered, but for a file whose object it lends.
+/// The record that a mount's server has returned, except for a file whose object it lends.
 pub fn stat(mount: u16, words: &[u64; 6]) -> Stat {
     const SECOND: u64 = 1_000_000_000;
     let [low, high] = [|word: u64| word as u32, |word: u64| (word >> 32) as u32];
     let time = |ns: u64| Timespec { sec: (ns / SECOND) as i64, nsec: (ns % SECOND) as i64 };
-    // A disk says its device number where others say when they were changed, and has no size here, as on Linux.
+    // For a disk, the word is its device number instead of the time of its last change; its size is 0, as on Linux.
     let is_disk = low(words[node::MODE]) & mode::FMT == mode::BLK;
     let (size, changed, rdev) = match is_disk {
         true => (0, words[node::MODIFIED], words[node::CHANGED]),

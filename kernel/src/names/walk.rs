@@ -1,9 +1,9 @@
-//! The walk along a path: through the boot archive by the kernel, and through each mount by its server, or by what was
-//! kept of its answers ([`cached_walk`](super::cached_walk)).
+//! The walk along a path: through the boot archive by the kernel, and through each mount by its server or by the
+//! server's cached answers ([`cached_walk`](super::cached_walk)).
 //!
-//! Cost: O(parts) in the archive and among names that are known; one message for each stretch in the file system of a
-//! server that lets nothing be kept, which ends at a symbolic link, at its root, or at the path's end; and one for each
-//! name that another server has not yet told.
+//! Cost: O(components) in the archive and among known names. A server that allows no caching gets one message for each
+//! stretch of the path in its file system, which ends at a symbolic link, at the file system's root, or at the end of
+//! the path; other servers get one message for each name that is not yet known.
 
 use core::ops::{Deref, Range};
 
@@ -25,16 +25,16 @@ use crate::ipc::descriptor::Object;
 use crate::task::thread::current;
 use crate::vm::Cpu;
 
-/// The most symbolic links in one walk (Linux's MAXSYMLINKS).
+/// The maximum number of symbolic links in one walk (Linux's MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
 
 /// Longest name of a file.
 pub const NAME_MAX: usize = 255;
 
-/// Parts of a path that are followed between two points at which others may run.
+/// The number of components that are followed between two points at which others may run.
 const POINT_EVERY: usize = 64;
 
-/// What is to be done at the end of a path: an operation of [`quire_abi::names`].
+/// The operation at the end of a path: one of [`quire_abi::names`].
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// Which.
@@ -47,11 +47,12 @@ pub struct Request<'a> {
     pub text: &'a [u8],
     /// Whether a symbolic link at the end is followed.
     pub follow: bool,
-    /// User and group, where they are not those for access to files.
+    /// User and group, if they are not those for access to files.
     pub identity: Option<(u32, u32)>,
-    /// The only mount where the operation makes sense; of the archive, one that no mount covers.
+    /// The only mount where the operation makes sense; for the archive, a directory of the archive that no mount
+    /// covers.
     pub only: Option<u16>,
-    /// Room for the text that comes back, [`ROOM`] at most.
+    /// The size of the buffer for a text in the answer, at most [`ROOM`].
     pub room: usize,
 }
 
@@ -63,11 +64,11 @@ impl Request<'_> {
 
 /// Where a walk has ended.
 pub enum Reached {
-    /// In the boot archive, which has this, or nothing of the last name in an existing directory.
+    /// In the boot archive: this node, or an existing directory that does not contain the last component.
     Archive(Option<&'static Node>),
-    /// At a server, which has done what was asked.
+    /// At a server, which has done the operation.
     Server(Served),
-    /// At something that a process holds. Nothing was done with it.
+    /// At an object that a process holds. The operation was not done.
     Held(Object),
 }
 
@@ -77,7 +78,7 @@ pub struct Served {
     pub mount: u16,
     /// What it answered.
     pub answer: Answer,
-    /// The text that came with that.
+    /// The text in the answer.
     pub text: Text,
 }
 
@@ -87,7 +88,7 @@ pub enum Text {
     Nothing,
     /// The window that the server may have written to.
     Room(Room),
-    /// A part of one that was kept.
+    /// A part of a cached text.
     Known(KArc<Known>, Range<usize>),
 }
 
@@ -114,7 +115,7 @@ pub fn walk(start: Place, path: &mut Path, request: &Request<'_>) -> Result<Reac
     walk_from(start, path, request)
 }
 
-/// The same; with an empty path the request is for the start itself.
+/// The same; if the path is empty, the request is about the start itself.
 pub fn walk_from(start: Place, path: &mut Path, request: &Request<'_>) -> Result<Reached, Errno> {
     let place = if path.is_absolute() { Place::ROOT } else { start };
     let mut walk = Walk { place, links: 0, parts: 0, identity: request.identity };
@@ -148,7 +149,7 @@ pub fn walk_from(start: Place, path: &mut Path, request: &Request<'_>) -> Result
     }
 }
 
-/// What a walk of the kernel's own finds in the boot archive alone.
+/// The result of a walk of the kernel itself, only in the boot archive.
 pub fn in_archive(path: &[u8]) -> Result<&'static Node, Errno> {
     match walk(Place::ROOT, &mut Path::new(path)?, &Request::LOOKUP)? {
         Reached::Archive(Some(node)) => Ok(node),
@@ -167,18 +168,18 @@ pub struct Walk {
     identity: Option<(u32, u32)>,
 }
 
-/// What an answer of a server means for a walk.
+/// What a server's answer means for a walk.
 enum Step {
     /// The request was done.
     Done(Answer),
-    /// The path ends at something that a process holds.
+    /// The path ends at an object that a process holds.
     Held(Object),
     /// It goes on elsewhere.
     On,
 }
 
 impl Walk {
-    /// Goes on in the archive, to the end: `Some`, or to a mount.
+    /// Continues in the archive, to the end of the path: `Some`, or to a mount.
     fn in_archive(&mut self, path: &mut Path, request: &Request<'_>) -> Result<Option<Option<&'static Node>>, Errno> {
         let mut at = archive::by_number(self.place.number() as u32).ok_or(Errno::ENOENT)?;
         loop {
@@ -226,7 +227,7 @@ impl Walk {
         }
     }
 
-    /// One more part. EINTR for a caller that was killed.
+    /// Counts one more component. EINTR if the caller was killed.
     pub fn count_part(&mut self) -> Result<(), Errno> {
         self.parts += 1;
         if self.parts.is_multiple_of(POINT_EVERY) {
@@ -235,12 +236,12 @@ impl Walk {
         Ok(())
     }
 
-    /// The caller's user and group, of a request for access to files.
+    /// The caller's user and group, for a request that accesses files.
     pub fn identity(&mut self) -> (u32, u32) {
         *self.identity.get_or_insert_with(for_files)
     }
 
-    /// In a server's file system: goes on as far as names are known.
+    /// In a server's file system: continues as far as names are known.
     fn among_known(
         &mut self,
         path: &mut Path,
@@ -256,15 +257,15 @@ impl Walk {
         Ok(Progress::Ask(if request.changes() { Affects::Anything } else { Affects::Nothing }))
     }
 
-    /// Goes out of the root of the mount where it is.
+    /// Leaves the present mount through its root.
     pub fn leave(&mut self) -> Result<(), Errno> {
         let covered = archive::by_number(mounts::covered(self.place.mount)).ok_or(Errno::ENOENT)?;
         self.place = Place::archive(covered.parent);
         Ok(())
     }
 
-    /// Calls the server of the mount with an operation at the end of a path from the directory where it is; `texts` is
-    /// the path, and what follows it.
+    /// Calls the server of the mount with an operation at the end of a path from the present directory; `texts`
+    /// consists of the path, and the second text.
     pub fn call(
         &mut self,
         request: &Request<'_>,
@@ -282,7 +283,7 @@ impl Walk {
         Ok(answer)
     }
 
-    /// Takes out what is kept of what a request changes, which is under way until the result is dropped.
+    /// Removes what is cached of the names that a request changes. The change is under way until the result is dropped.
     fn begin(&self, affects: Affects, path: &Path, request: &Request<'_>) -> Option<Change<'static>> {
         if let Affects::Nothing = affects {
             return None;
@@ -306,7 +307,7 @@ impl Walk {
         Some(change)
     }
 
-    /// Goes on at the server of the mount, to the end, or to a link or out of it.
+    /// Continues at the server of the mount: to the end of the path, to a link, or out of the mount.
     fn at_server(
         &mut self,
         path: &mut Path,
@@ -342,7 +343,7 @@ impl Walk {
                 self.enter(path, request, magic_links::find(pid, what, number, named)?)
             }
             UP => {
-                // A server that answers so for ever is held back by this.
+                // This limits a server that gives such answers for ever.
                 self.parts += POINT_EVERY;
                 if behind == 0 || self.parts > PATH_MAX * POINT_EVERY {
                     return Err(Errno::EIO);
@@ -355,14 +356,14 @@ impl Walk {
         }
     }
 
-    /// The server has walked to `behind`: EIO if that is not the end of a part.
+    /// Advances over the part up to `behind` that the server has walked: EIO if that is not the end of a component.
     fn pass(&self, path: &mut Path, len: usize, behind: u64) -> Result<(), Errno> {
         let behind = usize::try_from(behind).ok().filter(|behind| *behind <= len).ok_or(Errno::EIO)?;
         path.advance(behind);
         if path.is_empty() || path.is_absolute() { Ok(()) } else { Err(Errno::EIO) }
     }
 
-    /// A symbolic link takes the place of what was walked.
+    /// Replaces the part that was walked by the text of a symbolic link.
     pub fn follow(&mut self, path: &mut Path, link: &[u8]) -> Result<(), Errno> {
         self.count_link()?;
         path.prepend(link)
@@ -373,7 +374,7 @@ impl Walk {
         if self.links > MAX_LINKS { Err(Errno::ELOOP) } else { Ok(()) }
     }
 
-    /// Goes on at something that a process holds, if that is a directory or the server's alone. A link is read, not
+    /// Continues at an object that a process holds, if it is a directory or a node of a server. A link is read, not
     /// followed.
     fn enter(&mut self, path: &Path, request: &Request<'_>, object: Object) -> Result<Step, Errno> {
         if path.is_empty() && request.op == op::READLINK {
@@ -389,8 +390,8 @@ impl Walk {
     }
 }
 
-/// The words of a request at a place, with the first bytes of a path, at whose end a link is followed or not, and of a
-/// second text.
+/// The words of a request at a place, with the first bytes of a path, whether a link at its end is followed, and the
+/// length of a second text.
 fn words_of(
     place: Place,
     request: &Request<'_>,
@@ -408,8 +409,8 @@ fn words_of(
     ]
 }
 
-/// Has a request done for a place itself that is a server's, where it neither follows a link nor leads elsewhere. What
-/// comes back is written to `room`, of any length.
+/// Has a request done for a server's node itself, which neither follows a link nor leads elsewhere. The text in the
+/// answer is written to `room`, which may have any length.
 pub fn ask_at(place: Place, request: &Request<'_>, room: &mut [u8]) -> Result<Answer, Errno> {
     let (endpoint, badge) = mounts::server(place.mount)?;
     let identity = request.identity.unwrap_or_else(for_files);
@@ -417,7 +418,7 @@ pub fn ask_at(place: Place, request: &Request<'_>, room: &mut [u8]) -> Result<An
     done(ask::ask((&endpoint, badge), request.op, words, request.text, room))
 }
 
-/// The same with frames in the place of a text, or of room: `len` bytes, which the server reads, or writes.
+/// The same with frames in place of a text, or of the buffer: `len` bytes, which the server reads, or writes.
 pub fn ask_about(place: Place, request: &Request<'_>, run: &Run<'_>, len: usize, write: bool) -> Result<Answer, Errno> {
     let (endpoint, badge) = mounts::server(place.mount)?;
     let identity = request.identity.unwrap_or_else(for_files);
@@ -435,20 +436,20 @@ fn done(asked: Result<Answer, Errno>) -> Result<Answer, Errno> {
     }
 }
 
-/// The user and the group of the current process for access to files; those of root for a thread of the kernel's own.
+/// The user and group of the current process for access to files; those of root for a thread of the kernel's own.
 fn for_files() -> (u32, u32) {
     let Some(process) = &current().process else { return (0, 0) };
     let credentials = process.credentials.lock();
     (credentials.user.files, credentials.group.files)
 }
 
-/// The error that an answer's label says; EIO for a label that has no meaning.
+/// The error in an answer's label; EIO for a label without a meaning.
 pub fn error_of(label: u64) -> Errno {
     if label == NOTHING {
         return Errno::ENOENT;
     }
     match Errno::from_ret(label as isize) {
-        // The server's want of memory is not the caller's, whose call would be repeated for it.
+        // The server's lack of memory is not the caller's, whose call would be repeated because of it.
         Err(Errno::ENOMEM) => Errno::ENOSPC,
         Err(error) => error,
         Ok(_) => Errno::EIO,

@@ -14,7 +14,7 @@ use crate::task::signal::Resume;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
 
-/// Two sockets that are connected with each other.
+/// Two sockets that are connected to each other.
 pub fn pair(kind: Kind) -> Result<[KArc<Socket>; 2], Errno> {
     let sockets = [Socket::new(kind)?, Socket::new(kind)?];
     let credentials = own_credentials();
@@ -33,7 +33,7 @@ impl Socket {
         self.publish(&state);
     }
 
-    /// listen. EOPNOTSUPP of datagrams; EINVAL without a name, or if it is connected.
+    /// listen. EOPNOTSUPP for datagrams; EINVAL without a name, or if the socket is connected.
     pub fn listen(&self, backlog: usize) -> Result<(), Errno> {
         if self.kind == Kind::Datagram {
             return Err(Errno::EOPNOTSUPP);
@@ -55,7 +55,8 @@ impl Socket {
         Ok(())
     }
 
-    /// The next connection. Sleeps while there is none, unless `nonblocking`: EAGAIN. EINVAL if it does not listen.
+    /// The next connection. Sleeps while there is none, unless `nonblocking`: EAGAIN. EINVAL if the socket does not
+    /// listen.
     pub fn accept(&self, nonblocking: bool) -> Result<KArc<Socket>, Errno> {
         if self.kind == Kind::Datagram {
             return Err(Errno::EOPNOTSUPP);
@@ -74,13 +75,13 @@ impl Socket {
             }
         };
         let mut message = self.wait(true, nonblocking, attempt)?;
-        // (Those who wait for a place in the queue.)
+        // (For those who wait for a place in the queue.)
         self.source.sleepers.wake_all();
         message.extra.child.take().ok_or(Errno::ECONNABORTED)
     }
 
-    /// Sleeps until `attempt` has an answer, for the time that the socket's options allow. EAGAIN when that is over;
-    /// EINTR.
+    /// Sleeps until `attempt` returns a result, for at most the time that the socket's options allow. EAGAIN when that
+    /// is over; EINTR.
     pub(super) fn wait<T>(
         &self,
         receives: bool,
@@ -90,7 +91,7 @@ impl Socket {
         self.wait_at(self, receives, nonblocking, attempt)
     }
 
-    /// The same, woken by what happens at `at`.
+    /// The same, woken by events at `at`.
     pub(super) fn wait_at<T>(
         &self,
         at: &Socket,
@@ -100,8 +101,8 @@ impl Socket {
     ) -> Result<T, Errno> {
         let limit = self.timeout(receives).load(core::sync::atomic::Ordering::Relaxed);
         let deadline = (limit != 0).then(|| crate::arch::timer::now_ns().saturating_add(limit));
-        // (Others hold what `attempt` waits for no longer than a copy takes, so whoever does not want to sleep may wait
-        // for that.)
+        // (What `attempt` waits for is held no longer than a copy takes, so even a caller that does not want to sleep
+        // may wait for it.)
         let cut = if nonblocking { Sleep::Killable } else { Sleep::Interruptible };
         match at.source.sleepers.wait_until(cut, deadline, attempt) {
             Ok(result) => result,
@@ -128,7 +129,7 @@ impl Socket {
         }
     }
 
-    /// One attempt. EINPROGRESS if another thread has taken the last place at the last moment.
+    /// Tries once. EINPROGRESS if another thread has taken the last place in the meantime.
     fn try_connect(this: &KArc<Self>, to: &KArc<Socket>, nonblocking: bool) -> Result<(), Errno> {
         let child = Socket::new(this.kind)?;
         let own = own_credentials();
@@ -153,7 +154,7 @@ impl Socket {
             }
             let (address, credentials) = (there.address.clone(), there.peer_credentials);
             drop(there);
-            // Before anybody can accept it, this end is complete.
+            // This end must be complete before anybody can accept it.
             child.state.lock().address = address;
             let mut state = this.state.lock();
             state.peer = Some(child.clone());
@@ -206,7 +207,7 @@ impl Socket {
         drop(peer);
     }
 
-    /// Where datagrams go that name nobody. EPERM if that one is connected elsewhere.
+    /// Sets where datagrams without a destination go. EPERM if that socket is connected to another one.
     pub fn set_destination(this: &KArc<Self>, to: Option<&KArc<Socket>>) -> Result<(), Errno> {
         if let Some(to) = to {
             to.may_receive_from(this)?;
@@ -219,14 +220,14 @@ impl Socket {
             old
         };
         if let Some(old) = old {
-            // (This one may be among them, and can be in one list only. The others look again.)
+            // (This socket may be among them, and can be in one list only. The others check again.)
             old.tell_blocked();
         }
         this.source.wake(poll::OUT | poll::WRNORM);
         Ok(())
     }
 
-    /// EPERM if it is connected to another socket; ECONNREFUSED if it is closed.
+    /// EPERM if this socket is connected to another one; ECONNREFUSED if it is closed.
     pub(super) fn may_receive_from(&self, sender: &KArc<Socket>) -> Result<(), Errno> {
         let state = self.state.lock();
         match &state.peer {

@@ -1,16 +1,16 @@
 //! Descriptors in messages (SCM_RIGHTS), and the collection of sockets that only such messages refer to.
 //!
-//! A message's descriptors are [`Rights`]. If sockets are among them, these are *in flight*: each knows in how many
-//! messages it is, and the socket where the message waits *carries* the rights. That changes under [`FLIGHT`] alone, so
-//! whoever has it sees a graph that stands still: a receiver gets descriptors only after the rights have *landed*, and
-//! a thread that would get a further reference to a socket from elsewhere needs one already, which the count of its
-//! open file shows.
+//! A message's descriptors are [`Rights`]. If there are sockets among them, these are *in flight*: each knows how many
+//! messages refer to it, and the socket where the message waits *carries* the rights. This only changes under
+//! [`FLIGHT`], so its holder sees an unchanging graph: a receiver gets descriptors only after the rights have *landed*,
+//! and a thread that could get another reference to a socket from elsewhere must already have one, which the count of
+//! its open file shows.
 //!
-//! Whoever closes a descriptor of a socket in flight, or drops rights with sockets, [collects](collect). The
-//! descriptors of rights that are dropped may themselves be the last ones of sockets with messages, and so on: such
-//! rights go to a list, which one thread empties, so nothing recurses.
+//! Whoever closes a descriptor of a socket in flight, or drops rights that include sockets, [collects](collect). The
+//! descriptors of dropped rights may themselves be the last ones of sockets with messages, and so on: such rights go to
+//! a list, which one thread empties, so nothing recurses.
 //!
-//! Lock order: `FLIGHT` before a socket's state and the list; nothing is dropped under it.
+//! Lock order: `FLIGHT` before a socket's state and the list; nothing is dropped under `FLIGHT`.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -31,27 +31,27 @@ use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, PAGES, SpinLock};
 
-/// Most descriptors in a message (Linux's `SCM_MAX_FD`).
+/// The maximum number of descriptors in a message (Linux's `SCM_MAX_FD`).
 pub const MOST: usize = 253;
 
-/// Bytes that a descriptor in flight takes, about.
+/// The approximate size of a descriptor in flight, in bytes.
 const SIZE: usize = 256;
 
 /// A socket's part in this.
 pub struct Flying {
     /// Messages that refer to it.
     pub(super) messages: AtomicUsize,
-    /// Its open file, while there are any: each of them owns it.
+    /// Its open file, while there are messages that refer to it: each of them owns it.
     pub(super) file: AtomicPtr<OpenFile>,
-    /// Its place in the graph of the last collection.
+    /// Its index in the graph of the last collection.
     pub(super) index: AtomicUsize,
     /// Linked while there are any.
     pub(super) link: LinkedListLink,
-    /// Rights in messages that wait at it.
+    /// The rights in messages that wait at it.
     pub(super) carried: Carried,
 }
 
-/// Rights in messages that wait at a socket.
+/// The rights in messages that wait at a socket.
 pub struct Carried(UnsafeCell<LinkedList<InCarried>>);
 
 impl Carried {
@@ -65,12 +65,12 @@ intrusive_adapter!(InFlying = UnsafeRef<Socket>: Socket { flying.link => LinkedL
 
 /// Descriptors in a message.
 pub struct Rights {
-    /// The descriptors, as they were given.
+    /// The descriptors, in the order in which they were given.
     pub files: Vec<Descriptor>,
-    /// The socket that carries them, if sockets are among them, until they have landed.
+    /// The socket that carries the rights, if there are sockets among them, until they have landed.
     holder: Cell<Option<KArc<Socket>>>,
     link: LinkedListLink,
-    /// Linked while they are to be dropped.
+    /// Linked while the rights wait to be dropped.
     doomed: LinkedListLink,
 }
 
@@ -84,20 +84,20 @@ intrusive_adapter!(InDoomed = Box<Rights>: Rights { doomed => LinkedListLink });
 struct Sockets {
     list: LinkedList<InFlying>,
     len: usize,
-    /// After so many more messages with sockets there is a collection, whoever closes what.
+    /// After this many more messages with sockets there is a collection, even if nothing is closed.
     until_next: usize,
 }
 
 struct UnderMutex(UnsafeCell<Sockets>);
 
-// SAFETY: it is touched under `FLIGHT` alone.
+// SAFETY: it is only touched under `FLIGHT`.
 unsafe impl Sync for UnderMutex {}
 
 static FLIGHT: Mutex = Mutex::new();
 static FLYING: UnderMutex =
     UnderMutex(UnsafeCell::new(Sockets { list: LinkedList::new(InFlying::NEW), len: 0, until_next: FIRST }));
 
-/// Sockets in flight, at least, for a collection without a cause.
+/// The minimum number of sockets in flight for a collection without another cause.
 const FIRST: usize = 64;
 
 /// Descriptors in flight.
@@ -105,13 +105,13 @@ static DESCRIPTORS: AtomicUsize = AtomicUsize::new(0);
 
 struct Doomed(LinkedList<InDoomed>);
 
-// SAFETY: it owns what is in it, which is `Send`.
+// SAFETY: it owns its elements, which are `Send`.
 unsafe impl Send for Doomed {}
 
 static DOOMED: SpinLock<Doomed> = SpinLock::new(Cpu, Rank::Object, Doomed(LinkedList::new(InDoomed::NEW)));
 static IS_EMPTIED: AtomicBool = AtomicBool::new(false);
 
-/// The mutex, and what it protects.
+/// The mutex, and the state that it protects.
 struct Graphs<'a> {
     _guard: MutexGuard<'a>,
 }
@@ -119,7 +119,7 @@ struct Graphs<'a> {
 impl Graphs<'_> {
     fn take() -> Self {
         loop {
-            // (Its holder passes points, and waits for nobody.)
+            // (The mutex's holder passes points, but never waits for anybody.)
             if let Ok(guard) = FLIGHT.lock(Sleep::Deaf) {
                 return Self { _guard: guard };
             }
@@ -132,7 +132,7 @@ impl Graphs<'_> {
     }
 
     fn carried<'s>(&'s mut self, socket: &'s Socket) -> &'s mut LinkedList<InCarried> {
-        // SAFETY: as in `sockets`: it is touched under the mutex alone.
+        // SAFETY: as in `sockets`: it is only touched under the mutex.
         unsafe { &mut *socket.flying.carried.0.get() }
     }
 }
@@ -166,17 +166,18 @@ impl Rights {
         Ok(rights)
     }
 
-    /// Its sockets are in flight from now on. Returns whether a collection is due.
+    /// Puts its sockets in flight. Returns whether a collection is due.
     fn depart(&self, holder: &KArc<Socket>) -> bool {
         let mut graphs = Graphs::take();
         self.holder.set(Some(holder.clone()));
-        // SAFETY: it is taken out when it lands, and that is before it is dropped.
+        // SAFETY: the rights leave the list when they land, which is before they are dropped.
         graphs.carried(holder).push_back(unsafe { UnsafeRef::from_raw(self) });
         for (file, socket) in sockets_of(&self.files) {
             if socket.flying.messages.fetch_add(1, Ordering::Relaxed) == 0 {
                 socket.flying.file.store(KArc::as_ptr(file).cast_mut(), Ordering::Relaxed);
                 let sockets = graphs.sockets();
-                // SAFETY: it is taken out when it is in no message any more; until then messages own its open file.
+                // SAFETY: the socket leaves the list when no message refers to it any more; until then messages own its
+                // open file.
                 sockets.list.push_back(unsafe { UnsafeRef::from_raw(KArc::as_ptr(socket)) });
                 sockets.len += 1;
             }
@@ -186,20 +187,20 @@ impl Rights {
         sockets.until_next == 0
     }
 
-    /// Its sockets are not in flight any more: a receiver gets the descriptors, or they are dropped.
+    /// Takes its sockets out of flight: a receiver gets the descriptors, or they are dropped.
     pub fn land(&mut self) {
         DESCRIPTORS.fetch_sub(self.files.len(), Ordering::Relaxed);
         if let Some(holder) = self.holder.take() {
             let mut graphs = Graphs::take();
             if self.link.is_linked() {
                 let this = core::ptr::from_ref(&*self);
-                // SAFETY: a linked one is in its holder's list.
+                // SAFETY: linked rights are in their holder's list.
                 unsafe { graphs.carried(&holder).cursor_mut_from_ptr(this).remove() };
             }
             for (_, socket) in sockets_of(&self.files) {
                 if socket.flying.messages.fetch_sub(1, Ordering::Relaxed) == 1 && socket.flying.link.is_linked() {
                     let sockets = graphs.sockets();
-                    // SAFETY: a linked one is in this list.
+                    // SAFETY: a linked socket is in this list.
                     unsafe { sockets.list.cursor_mut_from_ptr(KArc::as_ptr(socket)).remove() };
                     sockets.len -= 1;
                 }
@@ -207,7 +208,7 @@ impl Rights {
         }
     }
 
-    /// Copies of the descriptors, for a look.
+    /// Copies of the descriptors, for a receiver that only peeks.
     pub fn copies(&self) -> Result<Vec<Descriptor>, Errno> {
         let mut files = <Vec<_> as TryVec<_>>::try_with_capacity(self.files.len())?;
         for descriptor in &self.files {
@@ -234,7 +235,7 @@ fn empty_doomed() {
             let first = DOOMED.lock().0.pop_front();
             let Some(mut rights) = first else { break };
             while let Some(descriptor) = rights.files.pop() {
-                // (What this drops may add to the list, and returns at once.)
+                // (If dropping this adds to the list, that call returns at once.)
                 drop(descriptor);
                 let _ = resched_point(Sleep::Deaf);
             }
@@ -249,8 +250,8 @@ fn empty_doomed() {
     }
 }
 
-/// Drops a descriptor that is closed. If it was one of a socket in flight, it may have been the last one that anybody
-/// can reach.
+/// Drops a closed descriptor. If its socket is in flight, it may have been the last descriptor by which the socket
+/// could be reached.
 #[inline]
 pub fn closes(closed: Descriptor) {
     let is_flying =
@@ -261,7 +262,7 @@ pub fn closes(closed: Descriptor) {
     }
 }
 
-/// All descriptors of a process are closed.
+/// Called when all descriptors of a process have been closed.
 pub fn table_ends() {
     if DESCRIPTORS.load(Ordering::Relaxed) != 0 {
         collect();
@@ -285,8 +286,8 @@ impl Graph for InFlight<'_> {
     fn is_held(&self, socket: usize) -> bool {
         let flying = &self.sockets[socket].flying;
         let file = flying.file.load(Ordering::Relaxed);
-        // SAFETY: messages own the open file as long as the socket is in flight, which ends under the mutex that is
-        // held.
+        // SAFETY: messages own the open file for as long as the socket is in flight, which can only end under the
+        // mutex, and that is held.
         let file = core::mem::ManuallyDrop::new(unsafe { KArc::from_raw(file.cast_const()) });
         KArc::count(&file) > flying.messages.load(Ordering::Relaxed)
     }
@@ -312,8 +313,8 @@ impl Graph for InFlight<'_> {
 static IS_DUE: AtomicBool = AtomicBool::new(false);
 static IS_COLLECTED: AtomicBool = AtomicBool::new(false);
 
-/// Takes the messages of sockets that nobody can reach any more. Without memory for that it is done another time. What
-/// is dropped may call this again: then it is done once more, by the same thread, from the beginning.
+/// Drops the messages of sockets that nobody can reach any more. If memory is lacking, this is postponed. Dropping them
+/// may call this function again: then the same thread repeats the collection from the beginning.
 pub fn collect() {
     IS_DUE.store(true, Ordering::Release);
     while IS_DUE.load(Ordering::Acquire) && !IS_COLLECTED.swap(true, Ordering::AcqRel) {
@@ -340,7 +341,8 @@ fn find_garbage() -> Result<Vec<KArc<Socket>>, Errno> {
     sockets.try_reserve_exact(all.len).map_err(|_| Errno::ENOMEM)?;
     for (index, socket) in all.list.iter().enumerate() {
         socket.flying.index.store(index, Ordering::Relaxed);
-        // SAFETY: messages own its open file, and so it, until it leaves the list under the mutex that is held.
+        // SAFETY: messages own its open file, and so the socket itself, until it leaves the list, which only happens
+        // under the mutex, and that is held.
         let owner = core::mem::ManuallyDrop::new(unsafe { KArc::from_raw(core::ptr::from_ref(socket)) });
         sockets.try_push((*owner).clone())?;
         if index.is_multiple_of(ENTRIES) {

@@ -1,15 +1,15 @@
-//! Local sockets (AF_UNIX): streams, datagrams and sequenced packets (`docs/sockets.md`). What needs no machine is in
-//! [`quire_sockets`].
+//! Local sockets (AF_UNIX): streams, datagrams and sequenced packets (`docs/sockets.md`). The parts that are
+//! independent of the machine are in [`quire_sockets`].
 //!
 //! - this file: a socket's state, its events, its end.
 //! - `names`: bound sockets by name.
 //! - `connect`: listening, connecting, accepting, pairs.
 //! - `send`, `receive`: messages.
-//! - `flight`: descriptors in messages, and the collection of what nobody can receive.
+//! - `flight`: descriptors in messages, and the collection of sockets that nobody can receive.
 //!
-//! Lock order: a socket's state ([`Rank::Object`]) is locked alone: never two sockets' at once, and nothing is
-//! allocated or dropped, and nobody woken under it. What happens at both ends is done at one after the other.
-//! `flight`'s mutex comes before all of them.
+//! Lock order: a socket's state ([`Rank::Object`]) is locked alone: the states of two sockets are never locked at once,
+//! and under the lock nothing is allocated or dropped, and nobody is woken. An operation on both ends locks one after
+//! the other. `flight`'s mutex comes before all of them.
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -43,9 +43,9 @@ pub use send::{Extra, Outgoing};
 pub enum Kind {
     /// Not at all.
     Stream,
-    /// Each is read as a whole; no connection is needed.
+    /// Each message is read as a whole; no connection is needed.
     Datagram,
-    /// Each is read as a whole, over a connection.
+    /// Each message is read as a whole, over a connection.
     Seqpacket,
 }
 
@@ -55,22 +55,23 @@ impl Kind {
     }
 }
 
-/// What a queue may be charged, unless the program says otherwise (Linux's `wmem_default`).
+/// The maximum charge of a queue, unless the program sets it (Linux's `wmem_default`).
 const BUFFER: u32 = 212_992;
 
-/// Datagrams that may wait at a socket that is not connected to their sender (Linux's `max_dgram_qlen`, and one).
+/// The maximum number of datagrams that wait at a socket that is not connected to their sender (Linux's
+/// `max_dgram_qlen` plus one).
 const MOST_DATAGRAMS: usize = 11;
 
-/// Messages that are dropped, and sockets that are told, between two points at which others may run.
+/// How many messages are dropped, or sockets notified, between two points at which others may run.
 const AT_ONCE: usize = 32;
 
-/// Bits of [`State::shut`]: nothing comes in; nothing goes out.
+/// Bits of [`State::shut`]: the direction in which nothing is received any more; the one in which nothing is sent.
 const IN: u8 = 1;
 const OUT: u8 = 2;
 
-/// In [`Socket::events`]: whether it is writable depends on another socket's queue.
+/// In [`Socket::events`]: whether the socket is writable depends on another socket's queue.
 const DEPENDS: u32 = 1 << 16;
-/// In [`Socket::events`]: it has no room of its own to write to.
+/// In [`Socket::events`]: the socket listens, and so is never writable.
 const LISTENS: u32 = 1 << 17;
 
 /// Whether a socket is connected.
@@ -83,9 +84,9 @@ enum Phase {
 }
 
 struct State {
-    /// What was not received. Of a listening socket: the connections that were not accepted.
+    /// Messages that were not received. For a listening socket: connections that were not accepted.
     queue: Queue<Extra>,
-    /// Where messages go that name nobody.
+    /// The destination of messages that name none.
     peer: Option<KArc<Socket>>,
     address: Option<KArc<Address>>,
     phase: Phase,
@@ -96,7 +97,7 @@ struct State {
     error: Option<Errno>,
     /// Who made the other end.
     peer_credentials: Option<Ucred>,
-    /// Sockets that are to be told when there is room again. Each has a count.
+    /// Sockets to be notified when there is room again. The list owns a reference to each.
     blocked: LinkedList<InBlocked>,
 }
 
@@ -111,13 +112,13 @@ pub struct Socket {
     pub kind: Kind,
     number: u64,
     state: SpinLock<State>,
-    /// What of its events follows from its own state. Written under its lock.
+    /// The events that follow from its own state. Written under its lock.
     events: AtomicU32,
-    /// There is no room for more at the other end. Written under that one's lock; of a datagram socket, not used.
+    /// Whether the other end has no room for more. Written under that end's lock; not used for a datagram socket.
     is_full: AtomicBool,
-    /// What its datagrams that were not received are charged.
+    /// The total charge of its datagrams that were not received.
     outstanding: AtomicUsize,
-    /// Those who wait for it, or for the other end's room.
+    /// The waiters for this socket, or for room at the other end.
     pub source: Source,
     options: AtomicU32,
     send_buffer: AtomicU32,
@@ -125,11 +126,11 @@ pub struct Socket {
     /// Nanoseconds; 0 for no limit.
     send_timeout: AtomicU64,
     receive_timeout: AtomicU64,
-    /// Whether it is in another socket's list of the blocked. Exchanged before and after.
+    /// Whether it is in another socket's list of blocked senders. Set before it enters, and cleared after it leaves.
     is_blocked: AtomicBool,
-    /// Belongs to the lock of the socket in whose list it is.
+    /// Under the lock of the socket in whose list it is.
     blocked_link: LinkedListLink,
-    /// Belong to the lock of the table of names.
+    /// Under the lock of the table of names.
     name_link: RBTreeLink,
     name_key: SpinLock<Option<names::Key>>,
     flying: flight::Flying,
@@ -143,7 +144,7 @@ unsafe impl Send for Socket {}
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
-/// The calling process, as others see it.
+/// The calling process's credentials, as seen by others.
 pub fn own_credentials() -> Ucred {
     let process = current().process();
     let credentials = process.credentials.lock();
@@ -223,7 +224,7 @@ impl Socket {
         self.options.load(Ordering::Relaxed) & bit != 0
     }
 
-    /// Whether its reader wants to know who sent what.
+    /// Whether its reader wants the credentials of senders.
     pub fn passes_credentials(&self) -> bool {
         self.has_option(1 << option::PASSCRED)
     }
@@ -232,7 +233,7 @@ impl Socket {
         self.send_buffer.load(Ordering::Relaxed) as usize
     }
 
-    /// Its events, under any lock; `None` if another socket has to be looked at.
+    /// Its events, under any lock; `None` if another socket has to be examined.
     #[inline]
     pub fn ready_now(&self) -> Option<u16> {
         let events = self.events.load(Ordering::Relaxed);
@@ -260,21 +261,21 @@ impl Socket {
         events as u16 | room
     }
 
-    /// Whether a datagram of `sender`'s has to wait for a reader here; if `tells`, the sender is told when it has not
-    /// any more.
+    /// Whether a datagram from `sender` must wait for a reader here; if `tells`, the sender is notified when it need
+    /// not wait any more.
     fn is_too_full_for(&self, sender: &KArc<Socket>, tells: bool) -> bool {
         let mut state = self.state.lock();
         let is_mutual = state.peer.as_ref().is_some_and(|peer| KArc::ptr_eq(peer, sender));
         let is_full = !is_mutual && state.queue.len() >= MOST_DATAGRAMS && !state.is_dead;
         if is_full && tells && !sender.is_blocked.swap(true, Ordering::AcqRel) {
             KArc::add_owners(sender, 1);
-            // SAFETY: it has a count for the list, which is dropped when it is taken out.
+            // SAFETY: the list gets a reference, which is dropped when the socket is taken out.
             state.blocked.push_back(unsafe { UnsafeRef::from_raw(KArc::as_ptr(sender)) });
         }
         is_full
     }
 
-    /// Tells those who found it full.
+    /// Notifies the senders that found it full.
     fn tell_blocked(&self) {
         for n in 1.. {
             if n % AT_ONCE == 0 {
@@ -284,14 +285,14 @@ impl Socket {
             let taken = self.state.lock().blocked.pop_front();
             let Some(socket) = taken else { return };
             let socket = UnsafeRef::into_raw(socket);
-            // SAFETY: the list had a count, which is taken over here.
+            // SAFETY: the list owned a reference, which is taken over here.
             let socket = unsafe { KArc::from_raw(socket) };
             socket.is_blocked.store(false, Ordering::Release);
             socket.source.wake(poll::OUT | poll::WRNORM);
         }
     }
 
-    /// shutdown, of `how` = [`IN`] and [`OUT`].
+    /// shutdown, where `how` consists of [`IN`] and [`OUT`].
     pub fn shutdown(&self, how: u8) {
         let peer = {
             let mut state = self.state.lock();
@@ -301,7 +302,7 @@ impl Socket {
         };
         self.source.wake(u16::MAX);
         if let Some(peer) = peer {
-            // What does not go out here does not come in there.
+            // What this end does not send, the other end does not receive, and vice versa.
             let there = if how & IN != 0 { OUT } else { 0 } | if how & OUT != 0 { IN } else { 0 };
             let mut state = peer.state.lock();
             state.shut |= there;
@@ -311,7 +312,7 @@ impl Socket {
         }
     }
 
-    /// The error since the last look (`SO_ERROR`).
+    /// The pending error, which is cleared (`SO_ERROR`).
     pub fn take_error(&self) -> Option<Errno> {
         let mut state = self.state.lock();
         let error = state.error.take();
@@ -319,7 +320,7 @@ impl Socket {
         error
     }
 
-    /// The name of it, or of the other end.
+    /// Its own name, or that of the other end.
     pub fn address(&self) -> Option<KArc<Address>> {
         self.state.lock().address.clone()
     }
@@ -339,7 +340,8 @@ impl Socket {
         self.state.lock().phase == Phase::Listening
     }
 
-    /// Bytes that can be read at once (`SIOCINQ`): of a datagram, the first one's. EINVAL of a listening socket.
+    /// How many bytes can be read at once (`SIOCINQ`): for datagrams, those of the first one. EINVAL for a listening
+    /// socket.
     pub fn unread(&self) -> Result<usize, Errno> {
         let state = self.state.lock();
         match self.kind {
@@ -349,7 +351,7 @@ impl Socket {
         }
     }
 
-    /// What was sent and not received, as it is charged (`SIOCOUTQ`).
+    /// The charge of messages that were sent and not yet received (`SIOCOUTQ`).
     pub fn unsent(&self) -> usize {
         match self.kind {
             Kind::Datagram => self.outstanding.load(Ordering::Relaxed),
@@ -362,13 +364,13 @@ impl Socket {
         &self.options
     }
 
-    /// How much may be sent that was not received; with `receives`, a number that is kept and has no effect, as on
-    /// Linux.
+    /// The maximum charge of messages that were sent and not yet received; with `receives`, a number that is stored
+    /// without effect, as on Linux.
     pub fn buffer(&self, receives: bool) -> &AtomicU32 {
         if receives { &self.receive_buffer } else { &self.send_buffer }
     }
 
-    /// How long a call waits, in nanoseconds; 0 for no limit.
+    /// The maximum time that a call waits, in nanoseconds; 0 for no limit.
     pub fn timeout(&self, receives: bool) -> &AtomicU64 {
         if receives { &self.receive_timeout } else { &self.send_timeout }
     }
@@ -388,11 +390,11 @@ impl Socket {
         if let Some(peer) = peer.filter(|_| this.kind.is_connected()) {
             peer.end_of_peer(was_unread);
         }
-        // Those who would connect, or whose datagrams will not be received.
+        // For threads that want to connect, and for senders whose datagrams will not be received.
         this.source.wake(u16::MAX);
     }
 
-    /// The other end is closed. `is_reset` if it has not read all.
+    /// Notes that the other end is closed. `is_reset` if it has not read everything.
     fn end_of_peer(&self, is_reset: bool) {
         let mut state = self.state.lock();
         state.shut = IN | OUT;
@@ -404,7 +406,7 @@ impl Socket {
         self.source.wake(u16::MAX);
     }
 
-    /// Drops messages that nobody will receive. No spin lock is held.
+    /// Drops messages that nobody will receive. No spin lock may be held.
     fn discard(&self, messages: Messages<Extra>) {
         for (n, mut message) in messages.into_iter().enumerate() {
             if n % AT_ONCE == AT_ONCE - 1 {

@@ -1,8 +1,9 @@
-//! Bound sockets by name: an abstract name and the socket's kind, or the node that a server has made for it. A server
-//! knows only the node; its number never comes back, so a name that is removed or replaced leads nowhere else.
+//! Bound sockets by name: by an abstract name and the socket's kind, or by the node that a server has made for it. A
+//! server knows only the node, whose number is never reused, so a name that is removed or replaced leads to no other
+//! socket.
 //!
-//! Lock order: a part of the table ranks as an object, and is held for a search. A socket is in it from bind until it
-//! is closed, so one that is found can be owned.
+//! Lock order: a part of the table ranks as an object, and is held for a search. A socket is in the table from bind
+//! until it is closed, so a reference to one that is found can be taken.
 
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter};
 use quire_abi::Errno;
@@ -21,7 +22,7 @@ use crate::vm::{Cpu, SpinLock};
 pub enum Key {
     /// A node of a server's.
     Node(u64),
-    /// A name of no server's; each kind of socket has its own.
+    /// A name in no file system; each kind of socket has its own names.
     Abstract(Kind, Address),
 }
 
@@ -30,7 +31,7 @@ intrusive_adapter!(InNames = UnsafeRef<Socket>: Socket { name_link => RBTreeLink
 impl<'a> KeyAdapter<'a> for InNames {
     type Key = Key;
     fn get_key(&self, socket: &'a Socket) -> Key {
-        // (Set before it enters, and not changed until it leaves.)
+        // (Set before the socket enters, and not changed until it leaves.)
         socket.name_key.lock().unwrap_or(Key::Node(0))
     }
 }
@@ -63,7 +64,7 @@ pub fn leave(socket: &Socket) {
     }
     let mut names = NAMES.lock();
     if socket.name_link.is_linked() {
-        // SAFETY: a linked one is in this tree, whose lock is held.
+        // SAFETY: a linked socket is in this tree, whose lock is held.
         unsafe { names.cursor_mut_from_ptr(socket).remove() };
     }
 }
@@ -81,13 +82,13 @@ impl Socket {
         self.state.lock().address.is_some()
     }
 
-    /// Binds it to an abstract name. EADDRINUSE, EINVAL, ENOMEM.
+    /// Binds the socket to an abstract name. EADDRINUSE, EINVAL, ENOMEM.
     pub fn bind_abstract(this: &KArc<Self>, address: Address) -> Result<(), Errno> {
         enter(this, Key::Abstract(this.kind, address), KArc::try_new(address)?)
     }
 
-    /// Binds it to any abstract name, unless it has one. ENOSPC if all are taken; EINTR if the thread is killed.
-    /// O(names that are taken).
+    /// Binds the socket to any free abstract name, unless it has a name. ENOSPC if all are taken; EINTR if the thread
+    /// is killed. O(names that are taken).
     pub fn bind_any(this: &KArc<Self>) -> Result<(), Errno> {
         use core::sync::atomic::{AtomicU32, Ordering};
         const NAMES: u32 = 1 << 20;
@@ -97,13 +98,13 @@ impl Socket {
                 resched_point(Sleep::Killable)?;
             }
             let number = NEXT.fetch_add(1, Ordering::Relaxed) % NAMES;
-            // (No memory is needed for one that is taken.)
+            // (A name that is taken needs no memory.)
             if find(&Key::Abstract(this.kind, Address::any(number))).is_some() {
                 continue;
             }
             match Self::bind_abstract(this, Address::any(number)) {
                 Err(Errno::EADDRINUSE) => {}
-                // (Another thread was faster, or it had one.)
+                // (Another thread has bound it in the meantime, or it already had a name.)
                 Err(Errno::EINVAL) => return Ok(()),
                 done => return done,
             }
@@ -111,17 +112,17 @@ impl Socket {
         Err(Errno::ENOSPC)
     }
 
-    /// Binds it to a node, which is its alone. EINVAL, ENOMEM.
+    /// Binds the socket to a node, which belongs to it alone. EINVAL, ENOMEM.
     pub fn bind_node(this: &KArc<Self>, place: Place, address: Address) -> Result<(), Errno> {
         enter(this, Key::Node(place.to_word()), KArc::try_new(address)?)
     }
 
-    /// The socket with an abstract name, for one of this kind. ECONNREFUSED.
+    /// The socket with an abstract name, of the same kind as this one. ECONNREFUSED.
     pub fn find_abstract(&self, address: &Address) -> Result<KArc<Socket>, Errno> {
         find(&Key::Abstract(self.kind, *address)).ok_or(Errno::ECONNREFUSED)
     }
 
-    /// The socket of a node, for one of this kind. ECONNREFUSED; EPROTOTYPE if it is of another kind.
+    /// The socket of a node, of the same kind as this one. ECONNREFUSED; EPROTOTYPE if it is of another kind.
     pub fn find_node(&self, place: Place) -> Result<KArc<Socket>, Errno> {
         let found = find(&Key::Node(place.to_word())).ok_or(Errno::ECONNREFUSED)?;
         if found.kind == self.kind { Ok(found) } else { Err(Errno::EPROTOTYPE) }

@@ -38,18 +38,18 @@ pub struct Receive<'a> {
 pub struct Got {
     /// Bytes that were copied.
     pub len: usize,
-    /// Bytes of the message, if it is one.
+    /// The length of the whole message, if it is one.
     pub whole: usize,
     /// The sender's name, if it has one.
     pub from: Option<KArc<Address>>,
-    /// Who has sent it, if that is known.
+    /// The sender's credentials, if they are known.
     pub credentials: Option<Ucred>,
     /// Descriptors.
     pub files: Vec<Descriptor>,
 }
 
 impl Socket {
-    /// Receives. At the end of a stream nothing.
+    /// Receives a message. At the end of a stream, an empty result.
     pub fn receive(&self, mut how: Receive<'_>) -> Result<Got, Errno> {
         match self.kind {
             Kind::Stream => self.receive_stream(&mut how),
@@ -57,7 +57,7 @@ impl Socket {
         }
     }
 
-    /// What `claim` finds in the queue. Sleeps while there is nothing, unless `nonblocking`. `None` at the end.
+    /// The result of `claim` on the queue. Sleeps while there is none, unless `nonblocking`. `None` at the end.
     fn claim<T>(
         &self,
         nonblocking: bool,
@@ -80,14 +80,14 @@ impl Socket {
                 return Some(Err(error));
             }
             if state.shut & IN != 0 {
-                // (Of a datagram socket that nobody connects to, too.)
+                // (Also for a datagram socket that is not connected.)
                 return Some(Ok(None));
             }
             nonblocking.then_some(Err(Errno::EAGAIN))
         })
     }
 
-    /// Ends a claim: of what is left of the message, or of a message that is gone.
+    /// Ends a claim: `left` is the rest of the message, `gone` a message that was consumed.
     fn end_claim(&self, left: Option<Box<Message<Extra>>>, gone: Option<Box<Message<Extra>>>) {
         let mut state = self.state.lock();
         let was_too_full = state.queue.len() >= MOST_DATAGRAMS;
@@ -120,7 +120,7 @@ impl Socket {
         }
     }
 
-    /// A message is gone: its sender has room for another one.
+    /// Notes that a message was consumed: its sender has room for another one.
     pub(super) fn note_read(&self, message: &mut Message<Extra>) {
         let Some(sender) = message.extra.sender.take() else { return };
         let limit = sender.limit();
@@ -146,7 +146,7 @@ impl Socket {
             let nonblocking = how.nonblocking || !is_first && !how.all;
             let claimed = self.claim(nonblocking, |state| {
                 let next = state.queue.front()?;
-                // Bytes of different senders are not received together.
+                // Bytes of different senders are not returned together.
                 let is_other = !is_first && by_sender && next.extra.credentials != got.credentials;
                 if is_other { Some(None) } else { state.queue.claim().map(Some) }
             });
@@ -162,7 +162,7 @@ impl Socket {
             let n = match copied {
                 Ok(n) if n == wanted => n,
                 bad => {
-                    // What was copied stays in the queue.
+                    // The copied bytes stay in the queue.
                     self.end_claim(Some(message), None);
                     let _ = bad;
                     return if is_first { Err(Errno::EFAULT) } else { Ok(got) };
@@ -180,7 +180,7 @@ impl Socket {
             if let Some(mut rights) = rights {
                 rights.land();
                 got.files = core::mem::take(&mut rights.files);
-                // What comes with descriptors ends what is received.
+                // A message with descriptors ends a receive.
                 break;
             }
             if resched_point(Sleep::Killable).is_err() {
@@ -193,7 +193,7 @@ impl Socket {
 
     fn peek_stream(&self, how: &mut Receive<'_>) -> Result<Got, Errno> {
         let mut got = Got { from: self.name_of_peer(how), ..Got::default() };
-        // (To wait for all, as much has to be there.)
+        // (To receive everything that was asked for, that much must be there.)
         let wanted = if how.all { how.len } else { 1 };
         let mut claimed = self.claim(how.nonblocking, |state| {
             let is_enough =

@@ -19,16 +19,16 @@ use crate::task::point::{COPY, resched_point};
 use crate::task::signal;
 use crate::task::wait::Sleep;
 
-/// What comes with a message's bytes.
+/// Data that accompanies a message's bytes.
 #[derive(Default)]
 pub struct Extra {
-    /// Of a datagram: who has sent it.
+    /// For a datagram: its sender.
     pub(super) sender: Option<KArc<Socket>>,
-    /// The process that has sent it.
+    /// The sending process.
     pub(super) credentials: Option<Ucred>,
     /// Descriptors.
     pub(super) rights: Attached,
-    /// Of a listening socket's queue: a connection.
+    /// In a listening socket's queue: a connection.
     pub(super) child: Option<KArc<Socket>>,
 }
 
@@ -38,7 +38,7 @@ impl Extra {
     }
 }
 
-/// Descriptors of a message, if it has any.
+/// The descriptors of a message, if it has any.
 #[derive(Default)]
 pub struct Attached(Option<Box<Rights>>);
 
@@ -66,11 +66,11 @@ pub struct Outgoing<'a> {
     pub len: usize,
     /// Copies the next bytes; fewer at a bad address.
     pub take: &'a mut dyn FnMut(&mut [u8]) -> Result<usize, Errno>,
-    /// To whom, if it is not the peer.
+    /// The destination, if it is not the peer.
     pub to: Option<KArc<Socket>>,
     /// Descriptors.
     pub files: Vec<Descriptor>,
-    /// Who sends it, if the program says so.
+    /// The sender's credentials, if the program has set them.
     pub credentials: Option<Ucred>,
     /// The call does not sleep.
     pub nonblocking: bool,
@@ -79,8 +79,8 @@ pub struct Outgoing<'a> {
 }
 
 impl Socket {
-    /// Sends; returns how many bytes. EPIPE, with SIGPIPE for a stream; ENOTCONN, EAGAIN, EMSGSIZE and others as
-    /// send(2).
+    /// Sends a message; returns the number of bytes sent. EPIPE, with SIGPIPE for a stream; ENOTCONN, EAGAIN, EMSGSIZE
+    /// and others, as in send(2).
     pub fn send(this: &KArc<Self>, what: Outgoing<'_>) -> Result<usize, Errno> {
         match this.kind {
             Kind::Stream => {
@@ -124,7 +124,7 @@ impl Socket {
         Ok(bytes)
     }
 
-    /// The descriptors of what is sent to a socket.
+    /// The descriptors of a message to a socket.
     fn attach(what: &mut Outgoing<'_>, to: &KArc<Socket>) -> Result<Attached, Errno> {
         match core::mem::take(&mut what.files) {
             files if files.is_empty() => Ok(Attached(None)),
@@ -132,7 +132,7 @@ impl Socket {
         }
     }
 
-    /// Who a message says that it is from: told if either end asks for it, or the sender has said so.
+    /// The sender's credentials in a message: included if either end asks for them, or the sender has set them.
     fn named_sender(&self, to: &Socket, said: Option<Ucred>) -> Option<Ucred> {
         said.or_else(|| (self.passes_credentials() || to.passes_credentials()).then(own_credentials))
     }
@@ -202,7 +202,7 @@ impl Socket {
         })
     }
 
-    /// Puts a message at the other end of a connection.
+    /// Appends a message to the queue of the other end of a connection.
     fn deliver(&self, peer: &KArc<Socket>, message: Box<Message<Extra>>) -> Result<(), Errno> {
         let mut there = peer.state.lock();
         if there.is_dead || there.shut & IN != 0 {
@@ -256,7 +256,7 @@ impl Socket {
         let delivered =
             this.wait_at(&to, false, what.nonblocking, || Self::put(this, &to, &mut message, what.nonblocking));
         if delivered == Err(Errno::ECONNREFUSED) && !is_named {
-            // It is closed, and so nobody's destination any more.
+            // The destination is closed, and so is removed as this socket's peer.
             let _ = Self::set_destination(this, None);
         }
         delivered?;
