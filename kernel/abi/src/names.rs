@@ -35,8 +35,8 @@ pub mod op {
     /// Writes the path of the directory or file relative to the file system's root, with a leading slash, to window 1.
     /// The path is empty. Answer: its length. ENOENT if it has no name any more.
     pub const PATH: u64 = 10;
-    /// Changes attributes: the second text is a [`super::Change`]. Answer: [`super::node`]. For a file whose attributes
-    /// are kept by its memory object, only this operation changes them.
+    /// Changes attributes: the second text is a [`super::Change`]. Answer: [`super::node`]. For a file whose memory
+    /// object keeps the attributes, the server only answers: the kernel changes them.
     pub const SET: u64 = 11;
     /// Whether the caller may access what is at the end: [`super::word::ARGUMENT`] has the bits of `access`.
     pub const ACCESS: u64 = 12;
