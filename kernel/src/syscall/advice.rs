@@ -1,4 +1,4 @@
-//! Advice about files' bytes, which are in memory already: it is checked, and there is nothing to do.
+//! Advice about files' bytes, which are in memory already: the arguments are checked, and there is nothing else to do.
 
 use quire_abi::Errno;
 

@@ -37,7 +37,7 @@ fn record(area: &AreaView<'_, Cpu>, usage: &Usage, to: UserAddr, heap: (UserAddr
     }
 }
 
-/// What an area is: [`vma`], without HEAP.
+/// The flags of an area: [`vma`], without HEAP.
 pub fn flags(area: &AreaView<'_, Cpu>) -> u32 {
     let flags = [
         (area.flags.contains(VmFlags::READ), vma::READ),

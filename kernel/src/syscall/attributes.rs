@@ -1,5 +1,4 @@
-//! What files and file systems say of themselves, beside `stat`: statx, statfs, extended attributes (which no file
-//! has).
+//! Attributes of files and file systems beyond `stat`: statx, statfs, and extended attributes (which no file has).
 
 use quire_abi::Errno;
 use quire_abi::layout::{Stat, Statfs, Statx, Timespec, at, statfs as fs};
@@ -28,7 +27,7 @@ pub fn statx(a: Args) -> Answer {
 
 fn extended(stat: &Stat) -> Statx {
     let time = |time: Timespec| [time.sec, time.nsec];
-    // As new_encode_dev has it: the minor number's low byte, the major number, the rest of the minor number.
+    // In the format of new_encode_dev: the minor number's low byte, the major number, the rest of the minor number.
     let device = |dev: u64| [(dev >> 8 & 0xfff) as u32, (dev & 0xff | dev >> 12 & 0xf_ff00) as u32];
     Statx {
         mask: Statx::BASIC,
@@ -64,7 +63,7 @@ pub fn fstatfs(a: Args) -> Answer {
     Ok(0)
 }
 
-/// What a mount's server says of it.
+/// The record that a mount's server returns.
 fn of_mount(mount: u16) -> Result<Statfs, Errno> {
     let asked = Request { op: op::STATFS, ..Request::LOOKUP };
     let Reached::Server(served) = request_of(Place::root_of(mount), &asked)? else { return Err(Errno::EIO) };
@@ -102,8 +101,8 @@ fn of_object(object: &Object) -> Result<Statfs, Errno> {
     })
 }
 
-/// Extended attributes of the file at a path: once the file is found, that there are none. EROFS for whoever would
-/// change them.
+/// Extended attributes of the file at a path: the error after the file was found, since it has none. EROFS for calls
+/// that would change them.
 pub fn of_path(a: Args, flags: u32, changes: bool) -> Answer {
     match named(at::FDCWD, a.addr(0), flags, &Request::LOOKUP)? {
         Named::Object(object) | Named::Reached(Reached::Held(object)) => answer(&object, changes),

@@ -16,17 +16,17 @@ use crate::arch::uaccess;
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::Sleep;
 
-/// The most bytes that one call moves: a whole number of pages below 2 GiB, as on Linux.
+/// The maximum number of bytes that one call moves: a whole number of pages below 2 GiB, as on Linux.
 pub const MAX_RW: usize = 0x7fff_f000;
 
 /// Most parts of a vector.
 const IOV_MAX: usize = 1024;
 
-/// The rest of the buffers. The ranges are in the lower half; whether they are mapped shows at the copy.
+/// The rest of the buffers. The ranges are in the lower half; the copy finds out whether they are mapped.
 #[derive(Clone)]
 pub struct Buffers<'a> {
     addr: UserAddr,
-    /// Bytes left of the present part.
+    /// Bytes left of the current part.
     here: usize,
     rest: &'a [(UserAddr, usize)],
     /// Bytes left in total.
@@ -49,13 +49,13 @@ impl Buffers<'_> {
         self.left
     }
 
-    /// Bytes left of the part that is next; 0 at the end.
+    /// Bytes left of the next part; 0 at the end.
     pub fn part(&mut self) -> usize {
         self.piece(usize::MAX).1
     }
 
     /// Copies the next bytes from the buffers and advances; returns how many, fewer than requested only at the end or
-    /// at a bad address. EFAULT if none.
+    /// at a bad address. EFAULT if none could be copied.
     #[inline]
     pub fn take(&mut self, to: &mut [u8]) -> Result<usize, Errno> {
         if to.len() <= self.here {
@@ -84,7 +84,7 @@ impl Buffers<'_> {
 
     /// [`Buffers::put`] for a record.
     pub fn put_record<T: Pod>(&mut self, record: &T) -> Result<usize, Errno> {
-        // SAFETY: a `Pod` has no padding, so that all its bytes are initialised.
+        // SAFETY: a `Pod` has no padding, so all its bytes are initialised.
         self.put(unsafe { core::slice::from_raw_parts(core::ptr::from_ref(record).cast(), size_of::<T>()) })
     }
 
@@ -93,7 +93,7 @@ impl Buffers<'_> {
         self.across(from.len(), |part, addr| uaccess::copy_to_user(addr, &from[part]))
     }
 
-    /// Copies up to `len` bytes by parts, each within one buffer, and advances.
+    /// Copies up to `len` bytes in pieces, each within one buffer, and advances.
     #[inline(always)]
     fn across(
         &mut self,
@@ -119,14 +119,14 @@ impl Buffers<'_> {
         Ok(done)
     }
 
-    /// Passes over the next part, and returns where it is.
+    /// Skips the next part, and returns its address and length.
     pub fn next_part(&mut self) -> (UserAddr, usize) {
         let part = self.piece(usize::MAX);
         self.pass(part.1);
         part
     }
 
-    /// The next contiguous bytes, up to `most`; some must be left.
+    /// The next contiguous bytes, up to `most`; at least one must be left.
     fn piece(&mut self, most: usize) -> (UserAddr, usize) {
         while self.here == 0
             && let Some((&(addr, len), rest)) = self.rest.split_first()
@@ -146,22 +146,22 @@ impl Buffers<'_> {
         (addr, n)
     }
 
-    /// Copies up to `n` of the next bytes to `to`, up to a page that is missing: returns how many, and does not advance
-    /// ([`Buffers::pass`]). After 0, [`Buffers::bring_in`].
+    /// Copies up to `n` of the next bytes to `to`, but stops at a missing page: returns how many, and does not advance
+    /// ([`Buffers::pass`]). If this returns 0, the caller must call [`Buffers::bring_in`].
     ///
     /// # Safety
-    /// `to` is valid for writes of `n` bytes; others may access them.
+    /// `to` is valid for writes of `n` bytes; other threads may access them.
     #[inline]
     pub unsafe fn take_now(&mut self, to: *mut u8, n: usize) -> usize {
         let (addr, n) = self.piece_now(n);
-        // SAFETY: the caller's promise; the parts of the buffers were checked.
+        // SAFETY: the caller's promise; the buffers' ranges were checked.
         unsafe { uaccess::copy_from_user_now(to, addr, n) }
     }
 
     /// As [`Buffers::take_now`], in the other direction.
     ///
     /// # Safety
-    /// `from` is valid for reads of `n` bytes; others may change them.
+    /// `from` is valid for reads of `n` bytes; other threads may change them.
     #[inline]
     pub unsafe fn put_now(&mut self, from: *const u8, n: usize) -> usize {
         let (addr, n) = self.piece_now(n);
@@ -169,16 +169,16 @@ impl Buffers<'_> {
         unsafe { uaccess::copy_to_user_now(addr, from, n) }
     }
 
-    /// Brings in the page of the next byte, to be written or read. EFAULT.
+    /// Brings in the page of the next byte, for a write or a read. EFAULT.
     #[cold]
     pub fn bring_in(&mut self, write: bool) -> Result<(), Errno> {
         let (addr, _) = self.piece(1);
-        // (It may not be this page that was missing, but the one after it.)
+        // (The missing page may be the next one instead.)
         self.within_page = true;
         uaccess::touch(addr, write)
     }
 
-    /// Advances by `n` bytes of the present part.
+    /// Advances by `n` bytes of the current part.
     #[inline]
     pub fn pass(&mut self, n: usize) {
         self.within_page = false;
@@ -188,14 +188,14 @@ impl Buffers<'_> {
     }
 }
 
-/// Runs `f` with the buffers of a vector. EINVAL for a vector or a part that is too long, EFAULT if the vector cannot
+/// Calls `f` with the buffers of a vector. EINVAL for a vector or a part that is too long, EFAULT if the vector cannot
 /// be read or a part is not in the lower half.
 pub fn with_vector<T>(
     vector: UserAddr,
     count: usize,
     f: impl FnOnce(&mut Buffers<'_>) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
-    /// The most parts of a vector for which nothing is allocated.
+    /// The maximum number of parts of a vector that needs no allocation.
     const FEW: usize = 8;
     if count > IOV_MAX {
         return Err(Errno::EINVAL);
@@ -215,7 +215,7 @@ pub fn with_vector<T>(
     f(&mut Buffers { addr: UserAddr::new(0), here: 0, rest: parts, left, within_page: false })
 }
 
-/// Copies a vector in; returns its total length, [`MAX_RW`] at most.
+/// Copies a vector in; returns its total length, at most [`MAX_RW`].
 fn import(vector: UserAddr, parts: &mut [(UserAddr, usize)]) -> Result<usize, Errno> {
     let mut left = 0;
     for (i, part) in parts.iter_mut().enumerate() {

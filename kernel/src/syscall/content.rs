@@ -1,8 +1,8 @@
 //! Reading and writing files in memory: the bytes are copied once, between the program's memory and the file's pages
 //! (docs/files.md, "Copying").
 //!
-//! A write has the file's turn until it is done. Neither direction holds a page while it brings in one of the
-//! program's.
+//! A write has the file's turn until it is complete. Neither direction holds a page while it brings in one of the
+//! program's pages.
 
 use core::sync::atomic::Ordering;
 
@@ -27,7 +27,7 @@ use crate::task::thread::current;
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, Object, SPACES};
 
-/// Reads at a position, or at the open file's own, which then advances.
+/// Reads at a position, or at the open file's position, which then advances.
 pub fn read(open: &OpenFile, file: &MemoryFile, to: &mut Buffers<'_>, position: Option<u64>) -> Answer {
     let done = match position {
         Some(at) => {
@@ -39,7 +39,7 @@ pub fn read(open: &OpenFile, file: &MemoryFile, to: &mut Buffers<'_>, position: 
             let done = read_at(&file.content, at, to);
             let next = at + done.unwrap_or(0) as u64;
             if next != end {
-                // (Whoever has moved the position meanwhile came later.)
+                // (If another thread has moved the position meanwhile, its change came later.)
                 let _ = open.offset.compare_exchange(end, next, Ordering::Relaxed, Ordering::Relaxed);
             }
             done?
@@ -49,8 +49,8 @@ pub fn read(open: &OpenFile, file: &MemoryFile, to: &mut Buffers<'_>, position: 
     Ok(done)
 }
 
-/// Advances the position over up to `len` bytes, which no other read of the open file gets; returns where they begin
-/// and end.
+/// Advances the position by up to `len` bytes, so that no other read of the open file gets them; returns where they
+/// begin and end.
 #[inline]
 fn claim(open: &OpenFile, file: &MemoryFile, len: usize) -> Result<(u64, u64), Errno> {
     let mut at = open.offset.load(Ordering::Relaxed);
@@ -64,7 +64,7 @@ fn claim(open: &OpenFile, file: &MemoryFile, len: usize) -> Result<(u64, u64), E
     }
 }
 
-/// EINVAL for a transfer that would reach beyond the last offset.
+/// EINVAL for a transfer that would reach beyond the highest offset.
 #[inline]
 pub fn check_end(at: u64, len: usize) -> Result<(), Errno> {
     if at + len as u64 > i64::MAX as u64 { Err(Errno::EINVAL) } else { Ok(()) }
@@ -96,21 +96,21 @@ fn read_at(content: &Object, at: u64, to: &mut Buffers<'_>) -> Answer {
     Ok(done)
 }
 
-/// Where the bytes of a write come from.
+/// The source of the bytes of a write.
 pub trait Feed {
-    /// Bytes that are next in one piece; 0 at the end.
+    /// The number of bytes in the next contiguous piece; 0 at the end.
     fn most(&mut self) -> usize;
 
-    /// Copies up to `n` of them; returns how many.
+    /// Copies up to `n` of the next bytes; returns how many.
     ///
     /// # Safety
-    /// `to` is valid for writes of `n` bytes; others may access them.
+    /// `to` is valid for writes of `n` bytes; other threads may access them.
     unsafe fn copy(&mut self, to: *mut u8, n: usize) -> usize;
 
     /// Advances.
     fn pass(&mut self, n: usize);
 
-    /// None could be copied: makes it possible, or says why it is not.
+    /// Called if no bytes could be copied: makes that possible, or returns the reason why it is not.
     fn unblock(&mut self) -> Result<(), Errno>;
 }
 
@@ -153,7 +153,7 @@ pub enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// An open file's content. EINVAL for what is no file.
+    /// The content of an open file. EINVAL if it is not a file.
     pub fn of(open: &'a OpenFile) -> Result<Self, Errno> {
         match &open.object {
             Open::Archive(node) if !node.is_dir() => Ok(Self::Archive(node.data)),
@@ -168,7 +168,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Up to `most` bytes of it.
+    /// A range of up to `most` bytes of it.
     pub fn range(self, at: u64, most: usize) -> Range<'a> {
         let left = self.len().saturating_sub(at).min(most as u64) as usize;
         Range { source: self, at, left }
@@ -188,7 +188,7 @@ impl Range<'_> {
         self.left
     }
 
-    /// Copies the next bytes, and advances; returns how many. It may sleep.
+    /// Copies the next bytes, and advances; returns how many. May sleep.
     pub fn take(&mut self, to: &mut [u8]) -> Answer {
         let mut done = 0;
         while done < to.len() && self.left > 0 {
@@ -214,7 +214,7 @@ impl Feed for Range<'_> {
     unsafe fn copy(&mut self, to: *mut u8, n: usize) -> usize {
         let n = n.min(self.left);
         let copy = |from: *const u8, n: usize| {
-            // SAFETY: the bytes may be read, and the caller's promise.
+            // SAFETY: the bytes may be read; for `to`, the caller's promise.
             unsafe { mem::copy_shared(to, from, n) };
             n
         };
@@ -232,7 +232,7 @@ impl Feed for Range<'_> {
         self.left -= n;
     }
 
-    /// The file has become shorter, or a page of it is in swap.
+    /// The file has become shorter, or one of its pages is in swap.
     fn unblock(&mut self) -> Result<(), Errno> {
         match self.source {
             Source::Memory(file) if file.content.len() > self.at => _ = file.content.bring_in_at(self.at)?,
@@ -245,7 +245,7 @@ impl Feed for Range<'_> {
 /// Where a write begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// At the end; the open file's position becomes the end of what was written, if `moves`.
+    /// At the end; if `moves`, the open file's position is set to the end of the written bytes.
     End { moves: bool },
     /// At the open file's position, which then advances.
     Position,
@@ -253,7 +253,7 @@ pub enum Place {
     At(u64),
 }
 
-/// Writes from a feed of `len` bytes.
+/// Writes `len` bytes from a feed.
 pub fn write(open: &OpenFile, file: &MemoryFile, from: &mut impl Feed, len: usize, place: Place) -> Answer {
     if len == 0 {
         return Ok(0);
@@ -275,15 +275,15 @@ pub fn write(open: &OpenFile, file: &MemoryFile, from: &mut impl Feed, len: usiz
     let next = at + done as u64;
     match place {
         Place::End { moves: true } => open.offset.store(next, Ordering::Relaxed),
-        // (Whoever has moved it meanwhile came later.)
+        // (If another thread has moved it meanwhile, its change came later.)
         Place::Position => _ = open.offset.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed),
         _ => {}
     }
     Ok(done)
 }
 
-/// How many of `len` bytes may be written at `at`. EFBIG, and SIGXFSZ if that is by the process's limit, or EPERM by a
-/// seal, for none.
+/// How many of `len` bytes may be written at `at`. If none: EFBIG, with SIGXFSZ if the process's limit is the reason,
+/// or EPERM because of a seal.
 fn allowed(file: &MemoryFile, at: u64, len: usize) -> Answer {
     let limit = current().process().limit(rlimit::FSIZE);
     if at >= limit {
@@ -331,7 +331,7 @@ fn write_pieces(turn: &mut Turn<'_, Cpu>, at: u64, len: usize, from: &mut impl F
         match error {
             Some(e) if done == 0 => return Err(e),
             Some(_) => break,
-            // Whoever fills memory with what has to be written writes it.
+            // A thread that fills memory with dirty pages must write them back itself.
             None if SPACES.must_write_back() && turn.write_back().is_err() => break,
             None => {}
         }
@@ -343,7 +343,7 @@ fn write_pieces(turn: &mut Turn<'_, Cpu>, at: u64, len: usize, from: &mut impl F
     if !turn.object().is_paged() {
         return Ok(done);
     }
-    // What lies before the end was taken.
+    // The bytes before the end were written.
     let taken = turn.object().len().saturating_sub(at).min(done as u64) as usize;
     match committed {
         Err(e) if taken == 0 => Err(e),
@@ -351,7 +351,7 @@ fn write_pieces(turn: &mut Turn<'_, Cpu>, at: u64, len: usize, from: &mut impl F
     }
 }
 
-/// lseek's `SEEK_DATA`, or `SEEK_HOLE`. ENXIO behind the end.
+/// lseek's `SEEK_DATA`, or `SEEK_HOLE`. ENXIO at or after the end.
 pub fn seek(open: &OpenFile, at: u64, hole: bool) -> Result<u64, Errno> {
     let (next, len) = match Source::of(open)? {
         Source::Memory(file) if hole => (file.content.next_hole(at)?, file.content.len()),
@@ -363,14 +363,14 @@ pub fn seek(open: &OpenFile, at: u64, hole: bool) -> Result<u64, Errno> {
     next.filter(|_| at < len).ok_or(Errno::ENXIO)
 }
 
-/// A position that a program gives, or none.
+/// The position that a program passes, if it does.
 pub fn position(a: &Args, i: usize) -> Result<Option<u64>, Errno> {
     let Some(at) = a.opt_addr(i) else { return Ok(None) };
     let at: i64 = uaccess::get(at)?;
     u64::try_from(at).map(Some).map_err(|_| Errno::EINVAL)
 }
 
-/// Between files in memory. EXDEV for files of the archive, which are of another file system.
+/// Copies between files in memory. EXDEV for files of the archive, which belong to another file system.
 pub fn copy_file_range(a: Args) -> Answer {
     let (from, to) = (table()?.get(a.int(0))?, table()?.get(a.int(2))?);
     let (own_from, own_to) = (position(&a, 1)?, position(&a, 3)?);
@@ -413,7 +413,7 @@ pub fn copy_file_range(a: Args) -> Answer {
     Ok(done)
 }
 
-/// Advances a position that a program gave, or else the open file's, by `done` from `at` on.
+/// Advances the program's own position, if it passed one, or else the open file's, by `done` from `at`.
 pub fn advance(open: &OpenFile, own: Option<UserAddr>, at: u64, done: usize) -> Result<(), Errno> {
     let next = at + done as u64;
     match own {

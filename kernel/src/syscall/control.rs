@@ -55,13 +55,13 @@ pub fn fcntl(a: Args) -> Answer {
     }
 }
 
-/// Sets the status flags of `which` to those of `value`.
+/// Sets the status flags in `which` to those of `value`.
 fn set_status(file: &OpenFile, which: u32, value: u32) {
     let old = file.status.load(Ordering::Relaxed);
     file.status.store(old & !which | value & which, Ordering::Relaxed);
 }
 
-/// What every open file knows; then the terminal's requests, and those of disks.
+/// Requests that every open file supports; then the terminal's, and those of disks.
 pub fn ioctl(a: Args) -> Answer {
     let table = table()?;
     let descriptor = table.get(a.int(0))?;
@@ -89,7 +89,7 @@ pub fn ioctl(a: Args) -> Answer {
     }
 }
 
-/// The number of bytes that can be read at once. It is an `int`, whatever there is.
+/// The number of bytes that can be read at once, truncated to an `int`.
 fn unread(file: &OpenFile, at: UserAddr) -> Answer {
     let bytes = match &file.object {
         Object::Console => tty::unread() as u64,

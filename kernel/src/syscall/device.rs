@@ -16,14 +16,14 @@ use crate::task::point::resched_point;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
 
-/// The longest name of a device or a property, its NUL included.
+/// The maximum length of the name of a device or a property, including its NUL.
 const NAME_MAX: usize = 96;
 
 fn insert(target: Target) -> Answer {
     current().process().handles.insert(Handle::new(target, 0)).map(|number| number as usize)
 }
 
-/// A device's handle: EPERM for another one.
+/// The device of a handle: EPERM for a handle of another kind.
 fn device(number: u32) -> Result<KArc<Holding>, Errno> {
     current().process().handles.with(number, |handle| match &handle.target {
         Target::Device(holding) => Ok(holding.clone()),
@@ -38,7 +38,7 @@ fn dma(number: u32) -> Result<KArc<DmaRange>, Errno> {
     })
 }
 
-/// The device number x2 of those that are called x1.
+/// Takes the device number x2 among those with the name x1.
 pub fn take(a: Args) -> Answer {
     let mut name = [0; NAME_MAX];
     let name = uaccess::get_string(&mut name, a.addr(1))?;
@@ -46,7 +46,7 @@ pub fn take(a: Args) -> Answer {
     insert(Target::Device(Holding::take(&found)?))
 }
 
-/// Writes what the driver of x0 needs to know to x1, x2 bytes.
+/// Writes the driver's record of the device x0 to the buffer x1 of x2 bytes.
 pub fn info(a: Args) -> Answer {
     let holding = device(a.uint(0))?;
     let device = holding.device();
@@ -69,7 +69,7 @@ pub fn info(a: Args) -> Answer {
     Ok(size_of::<DeviceInfo>())
 }
 
-/// Writes the property x1 of the node of x0 to x2, x3 bytes at most: how long it is.
+/// Writes the property x1 of the node of x0 to the buffer x2 of x3 bytes; returns the property's length.
 pub fn property(a: Args) -> Answer {
     let holding = device(a.uint(0))?;
     let mut name = [0; NAME_MAX];
@@ -88,22 +88,23 @@ fn width(bytes: usize) -> Result<Width, Errno> {
     }
 }
 
-/// Reads the register of x3 bytes at x2 of the range x1 of x0.
+/// Reads the register of x3 bytes at the offset x2 in the range x1 of x0.
 pub fn read(a: Args) -> Answer {
     let value = device(a.uint(0))?.read(a.word(1), a.word(2), width(a.word(3))?)?;
     Ok(value as usize)
 }
 
-/// Writes x4 to the register of x3 bytes at x2 of the range x1 of x0.
+/// Writes x4 to the register of x3 bytes at the offset x2 in the range x1 of x0.
 pub fn write(a: Args) -> Answer {
     device(a.uint(0))?.write(a.word(1), a.word(2), width(a.word(3))?, a.uint(4))?;
     Ok(0)
 }
 
-/// Bytes that are moved between two points at which others may run.
+/// How many bytes are moved between two points at which others may run.
 const PIECE: usize = 512;
 
-/// Reads x4 bytes at x3 word by word from the register at x2 of the range x1 of x0: how many, fewer if one fails.
+/// Reads x4 bytes to x3, word by word, from the register at the offset x2 in the range x1 of x0; returns how many,
+/// fewer if a word fails.
 pub fn read_words(a: Args) -> Answer {
     let holding = device(a.uint(0))?;
     in_pieces(a.word(4), |done, len| {
@@ -116,7 +117,8 @@ pub fn read_words(a: Args) -> Answer {
     })
 }
 
-/// Writes x4 bytes from x3 on word by word to the register at x2 of the range x1 of x0: how many, fewer if one fails.
+/// Writes x4 bytes at x3, word by word, to the register at the offset x2 in the range x1 of x0; returns how many, fewer
+/// if a word fails.
 pub fn write_words(a: Args) -> Answer {
     let holding = device(a.uint(0))?;
     in_pieces(a.word(4), |done, len| {
@@ -127,7 +129,7 @@ pub fn write_words(a: Args) -> Answer {
     })
 }
 
-/// Has a transfer of whole words done, piece by piece. EINVAL for a length that is none.
+/// Does a transfer of whole words, piece by piece. EINVAL if the length is not a multiple of a word.
 fn in_pieces(len: usize, mut transfer: impl FnMut(usize, usize) -> Result<(), Errno>) -> Answer {
     if !len.is_multiple_of(4) {
         return Err(Errno::EINVAL);
@@ -147,7 +149,7 @@ fn in_pieces(len: usize, mut transfer: impl FnMut(usize, usize) -> Result<(), Er
     Ok(done)
 }
 
-/// The interrupt x1 of x0 sets the events of the signaller x2 from now on.
+/// From now on the interrupt x1 of x0 sets the events of the signaller x2.
 pub fn interrupt(a: Args) -> Answer {
     let holding = device(a.uint(0))?;
     let (endpoint, events) = current().process().handles.with(a.uint(2), |handle| match &handle.target {
@@ -158,7 +160,7 @@ pub fn interrupt(a: Args) -> Answer {
     insert(Target::Interrupt(KArc::try_new(line)?))
 }
 
-/// The interrupt x0 may come again.
+/// Unmasks the interrupt x0.
 pub fn unmask(a: Args) -> Answer {
     let line = current().process().handles.with(a.uint(0), |handle| match &handle.target {
         Target::Interrupt(line) => Ok(line.clone()),
@@ -168,7 +170,7 @@ pub fn unmask(a: Args) -> Answer {
     Ok(0)
 }
 
-/// Memory of x1 bytes that the device x0 reaches; where it sees it is written to x2.
+/// Allocates x1 bytes of memory for the device x0; the address by which the device accesses it is written to x2.
 pub fn memory(a: Args) -> Answer {
     let range = KArc::try_new(DmaRange::new(&device(a.uint(0))?, a.word(1))?)?;
     uaccess::put(a.addr(2), &range.bus())?;
@@ -180,12 +182,12 @@ pub fn map(a: Args) -> Answer {
     dma(a.uint(0))?.map().map(|addr| addr.get())
 }
 
-/// Makes x2 bytes from x1 on of the memory x0 the same for the program and the device.
+/// Makes x2 bytes from x1 on of the memory x0 consistent between the program and the device.
 pub fn sync(a: Args) -> Answer {
     dma(a.uint(0))?.sync(a.word(1), a.word(2)).map(|()| 0)
 }
 
-/// The device x0 writes to no memory that it was given by handles that are gone.
+/// Notes that the device x0 no longer writes to memory whose handles are gone.
 pub fn quiet(a: Args) -> Answer {
     device(a.uint(0))?.quiet();
     Ok(0)

@@ -12,7 +12,8 @@ use crate::task::space::{Space, visit};
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
 
-/// ESRCH for a process that has no memory any more, EPERM for one that the caller may not act through.
+/// The address space of a process. ESRCH if the process no longer has memory, EPERM if the caller may not act through
+/// it.
 fn space_of(process: &Process) -> Result<KArc<Space>, Errno> {
     permit_takeover(process)?;
     process.space.lock().clone().ok_or(Errno::ESRCH)
@@ -33,7 +34,7 @@ pub fn process_vm(a: Args, writes: bool) -> Answer {
     })
 }
 
-/// Copies by pieces; what was copied before an error counts.
+/// Copies in pieces; bytes that were copied before an error count.
 fn copy(space: &KArc<Space>, local: &mut Buffers<'_>, remote: &mut Buffers<'_>, writes: bool) -> Answer {
     let mut bytes = [0u8; 1024];
     let mut done = 0;
@@ -56,7 +57,8 @@ fn copy(space: &KArc<Space>, local: &mut Buffers<'_>, remote: &mut Buffers<'_>, 
     Ok(done)
 }
 
-/// As on Linux, only advice that changes nothing that the process could see, and a privilege beside that to inspect it.
+/// As on Linux: only advice that changes nothing that the process could see, and the caller needs a privilege in
+/// addition to the right to inspect the process.
 pub fn process_madvise(a: Args) -> Answer {
     const WILLNEED: i32 = 3;
     const COLD: i32 = 20;

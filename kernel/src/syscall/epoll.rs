@@ -73,14 +73,14 @@ pub fn control(a: Args) -> Answer {
     Ok(0)
 }
 
-/// What may be said with EPOLLEXCLUSIVE. (It allows to wake fewer waiters than all, and here wakes all.)
+/// The flags that are allowed with EPOLLEXCLUSIVE. (It allows waking fewer waiters than all; here all are woken.)
 fn check_exclusive(file: &OpenFile, events: u32) -> Result<(), Errno> {
     const MAY: u32 = (poll::IN | poll::OUT | poll::ERR | poll::HUP) as u32 | op::WAKEUP | op::ET | op::EXCLUSIVE;
     let is_wrong = events & !MAY != 0 || matches!(file.object, Object::Epoll(_));
     if events & op::EXCLUSIVE != 0 && is_wrong { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
-/// epoll_pwait: the time-out is in milliseconds, a negative one is none.
+/// epoll_pwait: the time-out is in milliseconds; a negative one means none.
 pub fn wait(a: Args) -> Answer {
     let span = u64::try_from(a.int(3)).ok().map(|ms| ms * 1_000_000);
     wait_in(a, span)
@@ -103,7 +103,7 @@ fn wait_in(a: Args, span: Option<u64>) -> Answer {
     signal::sleep_with(mask, || wait_for(epoll, a.addr(1), most, deadline))
 }
 
-/// Sleeps until items are ready, or until the deadline; stores their events, `most` at most.
+/// Sleeps until items are ready, or until the deadline; stores the events of up to `most` items.
 fn wait_for(epoll: &Epoll, to: UserAddr, most: usize, deadline: Option<u64>) -> Answer {
     epoll.catch_up();
     loop {
@@ -119,7 +119,7 @@ fn wait_for(epoll: &Epoll, to: UserAddr, most: usize, deadline: Option<u64>) -> 
     }
 }
 
-/// Takes the items that are on the list now, each once.
+/// Takes the items that are on the list at this moment, each once.
 fn take(epoll: &Epoll, to: UserAddr, most: usize) -> Answer {
     let mut done = 0;
     let mut looked = 0;

@@ -25,7 +25,7 @@ pub fn execve(frame: &mut TrapFrame) -> Answer {
     start(frame, program, path.rest(), args, env)
 }
 
-/// As execve, for a path from a directory, or a descriptor of the file itself.
+/// As execve, for a path relative to a directory, or for the file of a descriptor.
 pub fn execveat(frame: &mut TrapFrame) -> Answer {
     let a = Args(&frame.x);
     let (directory, flags) = (a.int(0), a.uint(4));
@@ -48,7 +48,7 @@ pub fn execveat(frame: &mut TrapFrame) -> Answer {
         return start(frame, program, path, args, env);
     }
     if Script::parse(&beginning(&program)?)?.is_some() {
-        // Its interpreter would have no path for it.
+        // Its interpreter would have no path to it.
         return Err(Errno::ENOENT);
     }
     let mut name: Vec<u8> = TryVec::try_with_capacity(path.len() + 24)?;
@@ -61,7 +61,7 @@ pub fn execveat(frame: &mut TrapFrame) -> Answer {
     start(frame, program, &name, args, env)
 }
 
-/// What [`Script::parse`] looks at, and whether there is more.
+/// The bytes that [`Script::parse`] examines, and one more if the file has it.
 fn beginning(program: &Program) -> Result<Vec<u8>, Errno> {
     let mut beginning = try_zeroed(script::LINE + 1)?;
     let len = program.read(0, &mut beginning)?;
@@ -86,7 +86,7 @@ fn decimal(mut number: u32, digits: &mut [u8; 10]) -> &[u8] {
 fn start(frame: &mut TrapFrame, program: Program, path: &[u8], args: UserAddr, env: UserAddr) -> Answer {
     let mut args = Strings::from_user(args)?;
     if args.count() == 0 {
-        // Programs rely on argv[0], so an empty list becomes an empty name, as on Linux.
+        // Programs rely on argv[0], so an empty list is replaced by an empty name, as on Linux.
         args.push(b"")?;
     }
     let env = Strings::from_user(env)?;

@@ -1,4 +1,4 @@
-//! Records that grow from one version of Linux to the next: programs say how large the one is that they know.
+//! Records that grow from one version of Linux to the next: programs pass the size of the version that they know.
 
 use quire_abi::Errno;
 use quire_mm::UserAddr;
@@ -6,8 +6,8 @@ use quire_mm::addr::PAGE_SIZE;
 
 use crate::arch::uaccess;
 
-/// A record of N words, of which a program knows `size` bytes: what it does not know is 0. E2BIG for a record with
-/// contents that the kernel does not know, EFAULT.
+/// A record of N words, of which the program passes `size` bytes; the rest is 0. E2BIG if the program sets fields that
+/// the kernel does not know, EFAULT.
 pub fn read<const N: usize>(at: UserAddr, size: usize) -> Result<[u64; N], Errno> {
     if size > PAGE_SIZE {
         return Err(Errno::E2BIG);

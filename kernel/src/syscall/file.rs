@@ -18,11 +18,11 @@ use crate::task::thread::current;
 
 /// The caller's descriptors.
 pub(super) fn table() -> Result<&'static Descriptors, Errno> {
-    // SAFETY: the calls that use this neither exec nor exit, and keep the reference no longer than they last.
+    // SAFETY: the calls that use this neither exec nor exit, and do not keep the reference after they return.
     unsafe { current().process().own_descriptors() }
 }
 
-/// The upper bound of descriptor numbers, whatever the limit says: Linux's `nr_open`.
+/// The maximum number of descriptors, whatever the limit is: Linux's `nr_open`.
 const MOST_DESCRIPTORS: u64 = 1 << 20;
 
 pub(super) fn limit() -> u64 {
@@ -35,8 +35,8 @@ pub fn close(a: Args) -> Answer {
     Ok(0)
 }
 
-/// Closes all descriptors from x0 to x1, or marks them as closed by exec. A table is a process's: CLOSE_RANGE_UNSHARE,
-/// which gives a thread one of its own, is an unknown flag.
+/// Closes all descriptors from x0 to x1, or marks them to be closed by exec. A table belongs to a process:
+/// CLOSE_RANGE_UNSHARE, which gives a thread its own, is an unknown flag.
 pub fn close_range(a: Args) -> Answer {
     const CLOEXEC: u32 = 4;
     let (first, last, flags) = (a.uint(0), a.uint(1), a.uint(2));
@@ -64,7 +64,7 @@ pub fn lseek(a: Args) -> Answer {
         Object::Name(name) if name.is_disk() && a.uint(2) == END => message_file::len(name)?,
         Object::Name(_) if a.uint(2) > CUR => return Err(Errno::EINVAL),
         Object::Name(_) => 0,
-        // Linux's answer for what has no position and is not sought in either.
+        // Linux's result for objects without a position for which lseek is not an error.
         Object::EventFd(_) | Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) => return Ok(0),
         _ => return Err(Errno::ESPIPE),
     };
@@ -116,7 +116,7 @@ pub fn pipe2(a: Args) -> Answer {
         Err(Errno::ENOMEM) => oom::again(Errno::ENOMEM, || make_pipe(a, flags)),
         made => made,
     };
-    // pipe(2) documents no ENOMEM; like Linux, answer ENFILE if there is no memory for a pipe.
+    // pipe(2) documents no ENOMEM; as on Linux, return ENFILE if there is no memory for a pipe.
     made.map_err(|e| if e == Errno::ENOMEM { Errno::ENFILE } else { e })
 }
 

@@ -21,7 +21,7 @@ pub fn futex(a: Args) -> Answer {
     let private = a.uint(1) & op::PRIVATE != 0;
     let command = a.uint(1) & !(op::PRIVATE | op::CLOCK_REALTIME);
     let until = if matches!(command, op::WAIT | op::WAIT_BITSET) { until(a, command)? } else { None };
-    // The clock matters only for a point in time.
+    // The clock only matters for a point in time.
     if a.uint(1) & op::CLOCK_REALTIME != 0 && command != op::WAIT_BITSET {
         return Err(Errno::ENOSYS);
     }
@@ -40,7 +40,7 @@ pub fn futex(a: Args) -> Answer {
     }
 }
 
-/// WAIT's time is relative, WAIT_BITSET's absolute.
+/// The time of WAIT is relative, that of WAIT_BITSET is absolute.
 fn until(a: Args, command: u32) -> Result<Option<Until>, Errno> {
     let Some(at) = a.opt_addr(3) else { return Ok(None) };
     let time: Timespec = uaccess::get(at)?;

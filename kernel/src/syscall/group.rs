@@ -1,4 +1,4 @@
-//! Operations on control groups, by machine control, and what there is to say of them.
+//! Operations on control groups, which need machine control, and the records that describe groups.
 
 use core::sync::atomic::Ordering;
 
@@ -17,8 +17,8 @@ use crate::ipc::trigger;
 use crate::task::membership;
 use crate::vm::{Cpu, GROUPS};
 
-/// Pages that are taken out of memory when a limit is set below what a group has: the rest goes when the group needs
-/// more.
+/// How many pages are reclaimed at once when a limit is set below a group's usage: the rest is reclaimed when the group
+/// needs more memory.
 const MOST_AT_ONCE: usize = 2048;
 
 const LIMITS: [Limit; 6] = [Limit::Min, Limit::Low, Limit::High, Limit::Max, Limit::Swap, Limit::Tasks];
@@ -36,7 +36,8 @@ const EVENTS: [Event; 8] = [
 
 const STATS: [Stat; 5] = [Stat::SwapIn, Stat::SwapOut, Stat::LazyFree, Stat::LazyFreed, Stat::Left];
 
-/// Does [`op`] on a group. EPERM without the right, ENOENT if there is no such group, EINVAL for an unknown operation.
+/// Performs [`op`] on a group. EPERM without the right, ENOENT if there is no such group, EINVAL for an unknown
+/// operation.
 pub fn group(a: Args) -> Answer {
     control(a, Control::GROUPS)?;
     let key = Key(a.word(2) as u64);
@@ -52,7 +53,7 @@ pub fn group(a: Args) -> Answer {
         }
         op::REMOVE => {
             GROUPS.remove(key).map_err(errno)?;
-            // (Whoever waits for its pressure waits no more.)
+            // (Threads that wait for its pressure must stop waiting.)
             trigger::ask();
             Ok(0)
         }
@@ -71,7 +72,7 @@ fn find(key: Key) -> Result<KArc<Group<Cpu>>, Errno> {
     GROUPS.find(key).ok_or(Errno::ENOENT)
 }
 
-/// ENAMETOOLONG, EINVAL for an empty one.
+/// ENAMETOOLONG, EINVAL for an empty name.
 fn name_at<'a>(a: Args<'_>, room: &'a mut [u8; NAME_MAX]) -> Result<&'a [u8], Errno> {
     let len = a.word(4);
     let name = room.get_mut(..len).ok_or(Errno::ENAMETOOLONG)?;
@@ -114,7 +115,7 @@ fn change(group: &Group<Cpu>, what: usize, value: usize) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The pressure in the group with a key, 0 for the machine.
+/// The pressure in the group with this key, 0 for the machine.
 pub fn pressure(key: usize) -> Option<Pressure> {
     let share = |share: psi::Share| Share {
         total: share.total / 1000,
@@ -125,13 +126,13 @@ pub fn pressure(key: usize) -> Option<Pressure> {
     Some(Pressure { some: share(some), full: share(full) })
 }
 
-/// The group with a number, or else with the lowest one above it.
+/// The group with this number, or else with the next higher one.
 pub fn info(from: usize) -> Option<GroupInfo> {
     let from = u16::try_from(from).ok()?;
     let group = GROUPS.get(from).filter(|_| from != 0).or_else(|| GROUPS.after(from))?;
     GROUPS.drain_stocks(&group);
     let numbers = group.numbers();
-    // (First, so that none is missed who then looks at the state.)
+    // (Read first, so that whoever looks at the state afterwards misses no change.)
     let changes = group.changes();
     let (tasks, tasks_peak) = group.tasks();
     let pages = |pages: usize| if pages == usize::MAX { u64::MAX } else { pages as u64 };

@@ -101,8 +101,8 @@ pub fn getgroups(a: Args) -> Answer {
     Ok(groups.len())
 }
 
-/// Sorts groups, as Linux does: whether a process is in one of many is asked under locks. (A heap sort, since it can
-/// pass preemption points; one that is killed goes on, for some milliseconds.)
+/// Sorts groups, as Linux does, since membership of one of many groups is checked under locks. (A heap sort, because it
+/// can pass preemption points; a killed thread continues, for a few milliseconds.)
 fn sort(groups: &mut [u32]) {
     let len = groups.len();
     for root in (0..len / 2).rev() {
@@ -114,7 +114,7 @@ fn sort(groups: &mut [u32]) {
     }
 }
 
-/// Moves the group at `root` down until no child is higher.
+/// Moves the group at `root` down until no child is larger.
 fn sift_down(heap: &mut [u32], mut root: usize) {
     let _ = resched_point(Sleep::Killable);
     loop {

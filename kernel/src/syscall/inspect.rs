@@ -1,7 +1,7 @@
-//! What one process learns of another, and changes of it: the records behind `/proc/PID`.
+//! How a process inspects another one, and changes it: the records behind `/proc/PID`.
 //!
-//! Whoever is inspected may end or exec meanwhile. So each answer is made of what is owned here: the process, its
-//! space's memory or its table of descriptors, taken under its lock and looked at without.
+//! The inspected process may end or exec meanwhile. So each answer is built from objects that are owned here: the
+//! process, and its space's memory or its table of descriptors, which are taken under its lock and examined without it.
 
 use core::sync::atomic::Ordering;
 
@@ -42,8 +42,8 @@ fn process(pid: u32) -> Result<KArc<Process>, Errno> {
     TABLE.lock().process(pid).cloned().ok_or(Errno::ESRCH)
 }
 
-/// The address space of a process that the caller may inspect, or that an auditor names; one that has ended has none.
-/// ESRCH, EPERM.
+/// The address space of a process that the caller may inspect, or that an auditor inspects; `None` if the process has
+/// ended. ESRCH, EPERM.
 pub(super) fn inspected(pid: u32, by_auditor: bool) -> Result<Option<KArc<Mm>>, Errno> {
     let process = process(pid)?;
     if !by_auditor {
@@ -52,15 +52,15 @@ pub(super) fn inspected(pid: u32, by_auditor: bool) -> Result<Option<KArc<Mm>>, 
     Ok(memory(&process).map(|(mm, _)| mm))
 }
 
-/// A process's memory, and where exec has put what.
+/// A process's memory, and the addresses of what exec has placed there.
 fn memory(process: &Process) -> Option<(KArc<Mm>, MemoryLayout)> {
-    // The space's lock may be held as long as a fault takes, so it is not taken under the table's.
+    // The space's lock may be held for as long as a fault takes, so it is not taken under the table's lock.
     let space = process.space.lock();
     let space = space.as_ref()?;
     Some((KArc::clone(&space.mm), space.loaded().map_or_else(MemoryLayout::default, |loaded| loaded.layout)))
 }
 
-/// A process's record: the one of index 0.
+/// The record of a process, at index 0.
 pub fn detail(pid: u32, index: usize) -> Result<Option<ProcessDetail>, Errno> {
     let process = process(pid)?;
     if index != 0 {
@@ -106,7 +106,7 @@ pub fn detail(pid: u32, index: usize) -> Result<Option<ProcessDetail>, Errno> {
     }))
 }
 
-/// The thread of a process with this number, or else with the lowest one above it.
+/// The thread of a process with this number, or else with the next higher one.
 pub fn thread(pid: u32, from: usize) -> Result<Option<ThreadInfo>, Errno> {
     let Ok(from) = u32::try_from(from) else { return Ok(None) };
     let table = TABLE.lock();
@@ -133,7 +133,7 @@ pub fn thread(pid: u32, from: usize) -> Result<Option<ThreadInfo>, Errno> {
     }))
 }
 
-/// The descriptor of a process with this number, or else with the lowest one above it. A process that ends has none.
+/// The descriptor of a process with this number, or else with the next higher one. `None` for a process that ends.
 pub fn descriptor(pid: u32, from: usize) -> Result<Option<DescriptorInfo>, Errno> {
     let process = process(pid)?;
     permit_inspection(&process)?;
@@ -176,10 +176,10 @@ fn record(number: usize, descriptor: &Descriptor) -> DescriptorInfo {
     }
 }
 
-/// Copies a part of what exec has put into a process's memory: as much as there is from the offset x2 on, up to the
-/// length x4; returns how much. EPERM for a caller that may not inspect the process, but for the arguments.
+/// Copies a part of what exec has placed in a process's memory: from the offset x2 on, up to x4 bytes; returns how
+/// many. EPERM if the caller may not inspect the process, except for the arguments.
 ///
-/// The process may change its memory as it likes, and what it has unmapped ends the text.
+/// The process may change this memory in any way; the text ends at a part that it has unmapped.
 pub fn process_text(a: Args) -> Answer {
     let which = a.word(1);
     if a.uint(0) == 0 && which == text::ARGUMENTS {
@@ -207,8 +207,8 @@ pub fn process_text(a: Args) -> Answer {
         let at = from + done;
         let piece = (PAGE_SIZE - at % PAGE_SIZE).min(len - done);
         match mm.pin(at, false) {
-            // SAFETY: the page is pinned, `piece` bytes end within it, and what the program writes there meanwhile is
-            // bytes as well.
+            // SAFETY: the page is pinned, and `piece` bytes end within it; whatever the program writes there meanwhile
+            // is valid as bytes.
             Ok(pinned) => unsafe { crate::arch::mem::copy_shared(page.as_mut_ptr(), pinned.as_ptr(), piece) },
             Err(FaultError::OutOfMemory) if done == 0 => return Err(Errno::ENOMEM),
             Err(_) => break,
@@ -221,7 +221,7 @@ pub fn process_text(a: Args) -> Answer {
     Ok(done)
 }
 
-/// Changes something of the process or thread x1: see [`set`].
+/// Changes a property of the process or thread x1: see [`set`].
 pub fn process_set(a: Args) -> Answer {
     control(a, Control::PROCESSES)?;
     match a.word(2) {

@@ -1,4 +1,4 @@
-//! Endpoints, messages and handles: Quire's own calls. A message travels in x1 to x7 (see `docs/messages.md`).
+//! Endpoints, messages and handles: Quire's own calls. A message is in x1 to x7 (see `docs/messages.md`).
 
 use quire_abi::Errno;
 use quire_abi::flags::seal;
@@ -20,7 +20,7 @@ fn handles() -> &'static Handles {
     &current().process().handles
 }
 
-/// A new endpoint; returns the handle that receives there.
+/// Makes an endpoint; returns the handle to receive from it.
 pub fn endpoint() -> Answer {
     let endpoint = Endpoint::try_new(Cpu, current().process().pid)?;
     insert(Handle::new(Target::Receiver(Receiving(endpoint)), 0))
@@ -30,7 +30,7 @@ fn insert(handle: Handle) -> Answer {
     handles().insert(handle).map(|number| number as usize)
 }
 
-/// The endpoint that a handle receives from: EPERM for one that does not.
+/// The endpoint that a handle receives from: EPERM for a handle of another kind.
 fn receiver(number: u32) -> Result<KArc<Endpoint>, Errno> {
     handles().with(number, |handle| match &handle.target {
         Target::Receiver(receiving) => Ok(receiving.0.clone()),
@@ -38,8 +38,8 @@ fn receiver(number: u32) -> Result<KArc<Endpoint>, Errno> {
     })
 }
 
-/// A sender or a signaller with the badge x2 of the endpoint that x0 receives from. EINVAL for other rights, and for a
-/// signaller of no events; EBUSY for a sender if a thread that received there still has a call to answer.
+/// Makes a sender or a signaller with the badge x2 for the endpoint that x0 receives from. EINVAL for other rights, and
+/// for a signaller without events; EBUSY for a sender if a thread that received there still has a call to answer.
 pub fn mint(a: Args) -> Answer {
     let endpoint = receiver(a.uint(0))?;
     let (rights, badge) = (a.uint(1), a.word(2) as u64);
@@ -54,15 +54,16 @@ pub fn mint(a: Args) -> Answer {
     insert(Handle::new(target, badge))
 }
 
-/// What the server that x0 receives for has said of the file system that is mounted by a sender with the badge x1 is
-/// not true any more.
+/// Revokes everything that the server which receives from x0 has said of the file system that is mounted by its sender
+/// with the badge x1.
 pub fn forget(a: Args) -> Answer {
     cache::revoke(&receiver(a.uint(0))?, a.word(1) as u64);
     Ok(0)
 }
 
-/// Whether the file with the number x2 is open or mapped, and whether pages of it are still to be written: bits of
-/// [`opened`], of the file system that the server which x0 receives for has mounted by a sender with the badge x1.
+/// Whether the file with the number x2 is open or mapped, and whether it has pages to be written back: bits of
+/// [`opened`]. The file is in the file system that the server which receives from x0 has mounted by its sender with the
+/// badge x1.
 pub fn opened(a: Args) -> Answer {
     use quire_abi::names::opened;
     let mut answer = 0;
@@ -79,7 +80,7 @@ pub fn call(frame: &mut TrapFrame) -> Answer {
     let has_attachments = attachments::has_attachments(frame);
     let result = send(frame, has_attachments);
     if has_attachments && result.is_err() {
-        // It may not have been sent.
+        // The call may not have been sent.
         attachments::unload();
     }
     result
@@ -111,7 +112,7 @@ pub fn reply_receive(frame: &mut TrapFrame) -> Answer {
     Ok(frame.x[0] as usize)
 }
 
-/// Answers the saved call x0, whose handle is gone then; with 0 that in the slot.
+/// Answers the saved call x0, whose handle is then closed; if x0 is 0, the call in the slot.
 pub fn reply(frame: &mut TrapFrame) -> Answer {
     check_options(frame, options::WORDS | options::CARRIES)?;
     match frame.x[0] as u32 {
@@ -120,7 +121,7 @@ pub fn reply(frame: &mut TrapFrame) -> Answer {
             let saved = saved(number)?;
             let answered = message::answer_with_attachments(Answering::Saved(&saved), frame);
             if matches!(answered, Ok(()) | Err(Errno::ECANCELED)) {
-                // Used up. (Another thread may have closed it, and have another handle there.)
+                // The handle is used up. (Another thread may have closed it, and have another handle with this number.)
                 let is_this = |handle: &Handle| match &handle.target {
                     Target::Reply(there) if KArc::ptr_eq(there, &saved) => Ok(()),
                     _ => Err(Errno::EBADF),
@@ -142,14 +143,14 @@ pub fn reply(frame: &mut TrapFrame) -> Answer {
     Ok(0)
 }
 
-/// EINVAL for an option that the call does not have.
+/// EINVAL for an option that the call does not support.
 fn check_options(frame: &TrapFrame, known: u64) -> Result<(), Errno> {
     if frame.x[10] & !known == 0 { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// The reply in the slot, to a call received from x0 (EINVAL if it is not), becomes a handle with the token x1.
-/// ECANCELED if the caller is gone. Without memory or room for a handle nothing has happened; only if other threads
-/// take the last room meanwhile, the call breaks.
+/// Saves the reply in the slot, to a call received from x0 (EINVAL if it is not), as a handle with the token x1.
+/// ECANCELED if the caller is gone. If there is no memory or no room for a handle, nothing has happened; only if other
+/// threads take the last room meanwhile, the call is broken.
 pub fn save(a: Args) -> Answer {
     let endpoint = receiver(a.uint(0))?;
     let thread = current();
@@ -167,7 +168,7 @@ pub fn save(a: Args) -> Answer {
     }
 }
 
-/// The saved call that a handle answers. EPERM for another handle.
+/// The saved call that a handle answers. EPERM for a handle of another kind.
 fn saved(number: u32) -> Result<KArc<Saved>, Errno> {
     handles().with(number, |handle| match &handle.target {
         Target::Reply(saved) => Ok(saved.clone()),
@@ -175,7 +176,8 @@ fn saved(number: u32) -> Result<KArc<Saved>, Errno> {
     })
 }
 
-/// Looks at the saved call `number`; with 0 at that in the slot: ENOENT without one.
+/// Calls `see` with the reply to the saved call `number`; if it is 0, with the reply in the slot: ENOENT if there is
+/// none.
 fn with_reply<T>(number: u32, see: impl FnOnce(&Reply) -> Result<T, Errno>) -> Result<T, Errno> {
     match number {
         0 => current().reply(see).ok_or(Errno::ENOENT)?,
@@ -183,15 +185,15 @@ fn with_reply<T>(number: u32, see: impl FnOnce(&Reply) -> Result<T, Errno>) -> R
     }
 }
 
-/// Takes the handles that the call x0 carries: their numbers come in x1 to x4.
+/// Takes the handles of the call x0: their numbers are returned in x1 to x4.
 pub fn accept(frame: &mut TrapFrame) -> Answer {
     let numbers = with_reply(frame.x[0] as u32, attachments::accept)?;
     frame.x[1..=HANDLES].copy_from_slice(&numbers.map(u64::from));
     Ok(0)
 }
 
-/// The process, the thread, the user and the group of the caller of the call x0, in x1 to x4; in x5 whether it is in
-/// the group x1.
+/// Returns the process, the thread, the user and the group of the caller of the call x0 in x1 to x4, and in x5 whether
+/// the caller is in the group x1.
 pub fn caller(frame: &mut TrapFrame) -> Answer {
     let group = frame.x[1] as u32;
     let identity = with_reply(frame.x[0] as u32, |reply| attachments::identity(reply, group))?;
@@ -199,7 +201,8 @@ pub fn caller(frame: &mut TrapFrame) -> Answer {
     Ok(0)
 }
 
-/// Copies from (or to, if `write`) the window x1 of the call x0, from its byte x2 on, to the buffer x3 of x4 bytes.
+/// Copies between the window x1 of the call x0, from its byte x2 on, and the buffer x3 of x4 bytes; to the window if
+/// `write`.
 pub fn window(a: Args, write: bool) -> Answer {
     let part = Part { window: a.word(1), offset: a.word(2), buffer: a.word(3), len: a.word(4), write };
     with_reply(a.uint(0), |reply| attachments::copy(reply, &part))
@@ -223,7 +226,7 @@ pub fn memory(a: Args) -> Answer {
     insert(Handle::new(Target::Memory(file), 0))
 }
 
-/// The memory object of a handle with these rights: EPERM.
+/// The memory object of a handle with these rights: EPERM otherwise.
 fn memory_of(number: u32, rights: u32) -> Result<KArc<MemoryFile>, Errno> {
     handles().with(number, |handle| match &handle.target {
         Target::Memory(file) if handle.allows(rights) => Ok(file.clone()),
@@ -237,7 +240,7 @@ pub fn memory_stat(a: Args) -> Answer {
     Ok(0)
 }
 
-/// The memory object x0 has x1 names from now on.
+/// Sets the number of names of the memory object x0 to x1.
 pub fn memory_links(a: Args) -> Answer {
     memory_of(a.uint(0), rights::CONTROL)?.set_links(a.uint(1));
     Ok(0)
@@ -249,12 +252,12 @@ pub fn close(a: Args) -> Answer {
     Ok(0)
 }
 
-/// A second handle for the object of x0, with the rights x1.
+/// Makes a second handle for the object of x0, with the rights x1.
 pub fn copy(a: Args) -> Answer {
     insert(handles().with(a.uint(0), |handle| handle.copy(a.uint(1)))?)
 }
 
-/// Sets which rights of the handle x0 pass to children and the next program: x1; with 0 the handle does not pass.
+/// Sets the rights x1 with which the handle x0 is passed to children and the next program; if 0, it is not passed.
 /// EBADF, or EPERM for rights that the caller does not have.
 pub fn grant(a: Args) -> Answer {
     handles().grant(a.uint(0), a.uint(1)).map(|()| 0)

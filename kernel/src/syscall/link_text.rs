@@ -1,4 +1,4 @@
-//! What a link of /proc says that an open object is, as on Linux: its path, or a word for what has none.
+//! The text of a link in /proc to an open object, as on Linux: its path, or a word if it has none.
 
 use core::fmt::{self, Write};
 
@@ -24,13 +24,13 @@ impl Text<'_> {
         Ok(())
     }
 
-    /// Puts the path of a place in, without its NUL.
+    /// Writes the path of a place, without its NUL.
     fn put_path(&mut self, place: Place) -> Result<(), Errno> {
         self.len = path_of(place, self.to)? - 1;
         Ok(())
     }
 
-    /// For what has a number in a mount, and no name any more.
+    /// Writes the text for an object that has a number in a mount, and no name any more.
     fn put_number(&mut self, mount: u16, inode: u64) -> fmt::Result {
         let over = archive::by_number(mounts::covered(mount));
         self.len = over.and_then(|over| over.path(self.to).ok()).map_or(0, |len| len - 1);
@@ -44,7 +44,7 @@ impl Write for Text<'_> {
     }
 }
 
-/// Writes what an object is; returns the length. ENAMETOOLONG; errors of the server whose file it is.
+/// Writes the text for an object; returns its length. ENAMETOOLONG; errors of the file's server.
 pub(super) fn describe(object: &Object, to: &mut [u8]) -> Result<usize, Errno> {
     let mut text = Text { to, len: 0 };
     let written = match object {

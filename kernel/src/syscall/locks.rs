@@ -1,5 +1,5 @@
-//! File locks: fcntl's for ranges, by process or by open file, and flock's for a whole file. Leases are refused, as by
-//! a file system that has none.
+//! File locks: fcntl's locks of ranges, by process or by open file, and flock's locks of whole files. Leases are
+//! refused, as by a file system that does not support them.
 
 use core::sync::atomic::Ordering;
 
@@ -18,7 +18,7 @@ use crate::ipc::file_locks;
 use crate::task::oom;
 use crate::task::thread::current;
 
-/// The range that a program gives. EINVAL, EOVERFLOW.
+/// The range in a program's record. EINVAL, EOVERFLOW.
 fn range(file: &OpenFile, lock: &FileLock) -> Result<Range, Errno> {
     const SET: i16 = 0;
     const CUR: i16 = 1;
@@ -67,7 +67,7 @@ pub fn fcntl(descriptor: &Descriptor, fd: i32, which: u32, at: UserAddr) -> Answ
     let waits = matches!(which, SETLKW | OFD_SETLKW);
     let set = || set(descriptor, fd, &asked, by_file, waits);
     match set() {
-        // No memory for a lock: Linux's answer is ENOLCK.
+        // There is no memory for a lock: Linux returns ENOLCK.
         Err(Errno::ENOMEM) => {
             oom::again(Errno::ENOMEM, set).map_err(|e| if e == Errno::ENOMEM { Errno::ENOLCK } else { e })
         }
@@ -75,7 +75,7 @@ pub fn fcntl(descriptor: &Descriptor, fd: i32, which: u32, at: UserAddr) -> Answ
     }
 }
 
-/// Whose a lock is. EINVAL for an open file's that names a process.
+/// The owner of a lock. EINVAL if the lock is for an open file but names a process.
 fn owner(descriptor: &Descriptor, asked: &FileLock, by_file: bool) -> Result<Owner, Errno> {
     match by_file {
         true if asked.pid != 0 => Err(Errno::EINVAL),
@@ -93,7 +93,7 @@ fn kind(asked: &FileLock) -> Result<Option<Kind>, Errno> {
     }
 }
 
-/// The first lock that is in the way of another one. Asked for none, an open file gets one of its own, as on Linux.
+/// The first conflicting lock. For UNLCK, an open file gets one of its own locks, as on Linux.
 fn test(descriptor: &Descriptor, asked: &FileLock, by_file: bool) -> Result<FileLock, Errno> {
     let kind = kind(asked)?;
     if kind.is_none() && !by_file {
@@ -130,7 +130,7 @@ fn set(descriptor: &Descriptor, fd: i32, asked: &FileLock, by_file: bool, waits:
         return Err(Errno::EBADF);
     }
     let locks = file_locks::of(&file.object)?;
-    // (Whoever closes the descriptor from now on looks for locks.)
+    // (Whoever closes the descriptor from now on checks for locks.)
     let pid = if by_file {
         file.note_locks();
         u32::MAX
@@ -150,7 +150,7 @@ fn set(descriptor: &Descriptor, fd: i32, asked: &FileLock, by_file: bool, waits:
 pub fn flock(a: Args) -> Answer {
     let asked = a.uint(1);
     if asked & operation::MAND != 0 {
-        // As on Linux, which has dropped these locks.
+        // As on Linux, which no longer supports these locks.
         return Ok(0);
     }
     let wanted = match asked & !operation::NB {

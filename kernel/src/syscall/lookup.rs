@@ -1,4 +1,4 @@
-//! From the paths that programs give to what is there: looking, reading links, the working directory.
+//! From a program's paths to the objects that they name: lookups, reading links, the working directory.
 
 use alloc::vec::Vec;
 use quire_abi::Errno;
@@ -27,7 +27,7 @@ fn working_directory() -> Place {
     Place::from_word(current().process().directory.get())
 }
 
-/// Where a path begins that is relative to a descriptor. ENOTDIR.
+/// The start of a path that is relative to a descriptor. ENOTDIR.
 pub(super) fn start_of(dirfd: i32) -> Result<Place, Errno> {
     if dirfd == at::FDCWD {
         return Ok(working_directory());
@@ -39,7 +39,7 @@ pub(super) fn start_of(dirfd: i32) -> Result<Place, Errno> {
     }
 }
 
-/// Has a request done at the end of a path from a directory.
+/// Has a request done at the end of a path that starts at a directory.
 pub(super) fn request(dirfd: i32, path: &mut Path, request: &Request<'_>) -> Result<Reached, Errno> {
     if path.is_empty() {
         return Err(Errno::ENOENT);
@@ -53,15 +53,16 @@ pub(super) fn request_of(place: Place, request: &Request<'_>) -> Result<Reached,
     walk_from(place, &mut Path::new(b"")?, request)
 }
 
-/// What a pair of descriptor and path names.
+/// The result of looking up a descriptor and a path.
 pub(super) enum Named {
-    /// A device of the kernel's, or what the descriptor refers to.
+    /// A device of the kernel, or the object of the descriptor.
     Object(Object),
     /// What a walk has reached.
     Reached(Reached),
 }
 
-/// What a directory's descriptor and a path name, or with an empty path and the flag for that the descriptor.
+/// Looks up a path relative to a directory's descriptor; if the path is empty and the flag for that is set, the
+/// descriptor itself.
 pub(super) fn named(dirfd: i32, path: UserAddr, flags: u32, asked: &Request<'_>) -> Result<Named, Errno> {
     if flags & at::EMPTY_PATH != 0 && is_empty(path)? {
         return match dirfd {
@@ -80,7 +81,7 @@ pub(super) fn named(dirfd: i32, path: UserAddr, flags: u32, asked: &Request<'_>)
     request(dirfd, &mut path, &Request { follow, ..*asked }).map(Named::Reached)
 }
 
-/// Whether a path is "", or (as on Linux since 6.11) null.
+/// Whether a path is empty, or (as on Linux since 6.11) null.
 fn is_empty(path: UserAddr) -> Result<bool, Errno> {
     Ok(path.get() == 0 || uaccess::get::<u8>(path)? == 0)
 }
@@ -123,7 +124,7 @@ pub(super) fn stat_object(object: &Object) -> Result<Stat, Errno> {
         Object::Console => special(mode::CHR | 0o620, 5 << 8 | 1),
         Object::Null => special(mode::CHR | 0o666, 1 << 8 | 3),
         Object::Zero => special(mode::CHR | 0o666, 1 << 8 | 5),
-        // (They are no kind of file.)
+        // (They are files of no type.)
         Object::EventFd(_) | Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) => special(0o600, 0),
         Object::PidFd(_) => special(0o700, 0),
         Object::Socket(socket) => {
@@ -135,7 +136,7 @@ pub(super) fn stat_object(object: &Object) -> Result<Stat, Errno> {
     })
 }
 
-/// What there is to say of an open object without asking a server.
+/// The record of an open object, if no server has to be asked.
 pub(super) fn stat_here(object: &Object) -> Option<Stat> {
     match object {
         Object::Name(name) => Some(Stat {
@@ -148,7 +149,7 @@ pub(super) fn stat_here(object: &Object) -> Option<Stat> {
     }
 }
 
-/// What is left to say of a directory that was removed is its number and type.
+/// For a directory that was removed, only its number and type remain.
 fn stat_name(name: &Name) -> Result<Stat, Errno> {
     match request_of(name.place, &Request::LOOKUP) {
         Ok(reached) => stat_reached(reached),
@@ -174,7 +175,7 @@ fn stat_reached(reached: Reached) -> Result<Stat, Errno> {
     }
 }
 
-/// The record of what a directory's descriptor and a path name.
+/// The record of the object that a directory's descriptor and a path name.
 pub(super) fn stat_at(dirfd: i32, path: UserAddr, flags: u32) -> Result<Stat, Errno> {
     match named(dirfd, path, flags, &Request::LOOKUP)? {
         Named::Object(object) => stat_object(&object),
@@ -218,14 +219,14 @@ pub fn readlinkat(a: Args) -> Answer {
             let text = text_of(&served)?;
             uaccess::copy_to_user(a.addr(2), &text[..text.len().min(a.word(3))])
         }
-        // An empty path of no link is no path.
+        // An empty path that does not name a link is an error.
         Ok(Named::Object(_)) if is_empty(a.addr(1))? => Err(Errno::ENOENT),
         Ok(_) => Err(Errno::EINVAL),
         Err(e) => Err(e),
     }
 }
 
-/// The text that a server has written to the window: EIO if it lies about its length.
+/// The text that a server has written to the window: EIO if its length is invalid.
 pub(super) fn text_of(served: &Served) -> Result<&[u8], Errno> {
     let len = usize::try_from(served.answer.words[0]).map_err(|_| Errno::EIO)?;
     served.text.get(..len).ok_or(Errno::EIO)
@@ -278,7 +279,7 @@ pub fn getcwd(a: Args) -> Answer {
     if uaccess::copy_to_user(a.addr(0), &buffer[..len])? == len { Ok(len) } else { Err(Errno::EFAULT) }
 }
 
-/// Writes the path of a directory, and a NUL; returns the length including that. ENOENT if it was removed, ERANGE.
+/// Writes the path of a directory, and a NUL; returns the length including the NUL. ENOENT if it was removed, ERANGE.
 pub(super) fn path_of(place: Place, buffer: &mut [u8]) -> Result<usize, Errno> {
     let archive = |number: u32, buffer: &mut [u8]| archive::by_number(number).ok_or(Errno::ENOENT)?.path(buffer);
     if place.mount == ARCHIVE {
@@ -325,7 +326,7 @@ pub(super) fn covered(path: &mut Path) -> Result<&'static Node, Errno> {
     }
 }
 
-/// A directory becomes the working directory. EACCES without the right to search it.
+/// Makes a directory the working directory. EACCES without the right to search it.
 fn enter(place: Place) -> Answer {
     const SEARCH: u64 = 1;
     if place.mount != ARCHIVE {

@@ -1,6 +1,6 @@
-//! brk, mmap and what changes mappings.
+//! brk, mmap and the calls that change mappings.
 //!
-//! As on Linux, calls about mappings that there are ignore the tag of an address, and those that make new ones do not.
+//! As on Linux, calls about existing mappings ignore the tag of an address, and those that make new mappings do not.
 
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Mremap, Msync, Prot};
@@ -26,7 +26,7 @@ pub fn brk(a: Args) -> Answer {
     if end >= wanted { Ok(end) } else { brk_again(wanted) }
 }
 
-/// brk reports no error, but where the heap ends.
+/// brk reports no error, but returns the end of the heap.
 #[cold]
 fn brk_again(wanted: usize) -> Answer {
     let grow = || match mm()?.brk(wanted).get() {
@@ -112,7 +112,7 @@ pub fn madvise(a: Args) -> Answer {
     advise(a.word(0), a.word(1), a.int(2))
 }
 
-/// madvise in the space that the calling thread is in.
+/// madvise in the address space that the calling thread uses at the moment.
 pub fn advise(start: usize, len: usize, advice: i32) -> Answer {
     or_again(|| mm()?.advise(untagged(start), len, advice))
 }
@@ -122,7 +122,7 @@ pub fn msync(a: Args) -> Answer {
     let (start, len) = (untagged(a.word(0)), a.word(1));
     let mapped = mm()?.sync(start, len, flags);
     if flags.contains(Msync::SYNC) && matches!(mapped, Ok(()) | Err(Errno::ENOMEM)) {
-        // (What is behind a hole is written all the same.)
+        // (Pages after a hole are written back nevertheless.)
         let end = start.saturating_add(len);
         let mut at = start;
         while let Some((object, next)) = mm()?.next_paged(at, end) {
@@ -133,14 +133,15 @@ pub fn msync(a: Args) -> Answer {
     mapped.map(|()| 0)
 }
 
-/// Writes back what a paged object has, and has its pager keep it.
+/// Writes back a paged object's dirty pages, and has its pager make them permanent.
 fn keep(object: &KArc<Object>) -> Result<(), Errno> {
     Object::write_back(object)?;
     object.pager().map_or(Ok(()), |pager| pager.sync())
 }
 
 pub fn mincore(a: Args) -> Answer {
-    /// Pages examined before the answer is stored: no lock of the space is held while user memory is accessed.
+    /// How many pages are examined before the result is stored: no lock of the space is held while user memory is
+    /// accessed.
     const PIECE: usize = 256;
     let (start, len) = (untagged(a.word(0)), a.word(1));
     check_mincore(start, len, a.word(2))?;
@@ -161,7 +162,7 @@ pub fn mincore(a: Args) -> Answer {
     }
 }
 
-/// Linux's checks before it examines a page, in its order: the address, the range, and the destination of the answer.
+/// Linux's checks before it examines a page, in its order: the address, the range, and the destination of the result.
 fn check_mincore(start: usize, len: usize, answer: usize) -> Result<(), Errno> {
     /// The end of the architecture's largest address space.
     const LARGEST: usize = 1 << 52;

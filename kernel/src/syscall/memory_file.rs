@@ -1,5 +1,4 @@
-//! Files in memory: making them, their length, their holes, their seals and their owner. `content.rs` has the
-//! transfers.
+//! Files in memory: creation, length, holes, seals and owner. Transfers are in `content.rs`.
 
 use quire_abi::Errno;
 use quire_abi::flags::{Open, falloc, memfd, seal, sig};
@@ -21,13 +20,13 @@ use crate::task::thread::current;
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, Object};
 
-/// The longest name of a memfd, its NUL included.
+/// The maximum length of a memfd's name, including its NUL.
 const NAME_MAX: usize = 250;
 
 /// Permission bits for execution.
 const EXECUTE: u32 = 0o111;
 
-/// The name is what /proc shows.
+/// The name is shown by /proc.
 pub fn memfd_create(a: Args) -> Answer {
     let flags = a.uint(1);
     let huge = if flags & memfd::HUGETLB != 0 { memfd::HUGE_MASK } else { 0 };
@@ -59,7 +58,7 @@ pub fn memfd_create(a: Args) -> Answer {
     table()?.insert(descriptor, 0, limit()).map(|fd| fd as usize)
 }
 
-/// EFBIG, and SIGXFSZ, for a length beyond the process's limit; EFBIG for one that no file has.
+/// EFBIG, with SIGXFSZ, for a length beyond the process's limit; EFBIG for a length beyond that of any file.
 fn check_length(len: u64) -> Result<(), Errno> {
     if len > current().process().limit(rlimit::FSIZE) {
         signal::send_own(sig::XFSZ);
@@ -156,7 +155,7 @@ fn reserve(file: &KArc<MemoryFile>, mode: u32, start: u64, end: u64) -> Result<(
     Ok(())
 }
 
-/// Makes the pages from `start` to `end` exist. What has been made stays if there is no memory for the rest.
+/// Allocates the pages from `start` to `end`. Pages that were allocated stay if there is no memory for the rest.
 fn allocate(turn: &mut Turn<'_, Cpu>, start: u64, end: u64) -> Result<(), Errno> {
     const PAGE: u64 = PAGE_SIZE as u64;
     let (first, last) = ((start / PAGE) as usize, end.div_ceil(PAGE) as usize);
@@ -176,7 +175,7 @@ fn allocate(turn: &mut Turn<'_, Cpu>, start: u64, end: u64) -> Result<(), Errno>
     Ok(())
 }
 
-/// `F_GET_SEALS`. EINVAL for anything but a file in memory.
+/// `F_GET_SEALS`. EINVAL if it is not a file in memory.
 pub fn seals(descriptor: &Descriptor) -> Answer {
     let Open_::Memory(file) = &descriptor.file.object else { return Err(Errno::EINVAL) };
     Ok(file.content.seals() as usize)
@@ -197,7 +196,7 @@ pub fn add_seals(descriptor: &Descriptor, mut seals: u32) -> Answer {
         return Err(Errno::EPERM);
     }
     if seals & seal::EXEC != 0 && file.permissions() & EXECUTE != 0 {
-        // What may be executed may not be written from now on.
+        // A file that may be executed must not be written from now on.
         seals |= seal::SHRINK | seal::GROW | seal::WRITE | seal::FUTURE_WRITE;
     }
     if seals & !old & seal::WRITE != 0 && (turn.has_writers() || turn.has_pins()?) {
@@ -207,15 +206,15 @@ pub fn add_seals(descriptor: &Descriptor, mut seals: u32) -> Answer {
     Ok(0)
 }
 
-/// The turn that a shared mapping needs which may write, and whether it may: EPERM for one that writes at once and may
-/// not.
+/// The turn that is needed to make a shared mapping, and whether the mapping may ever be writable. EPERM if it is
+/// writable at once and that is not allowed.
 pub fn turn_to_map(file: &MemoryFile, writes: bool) -> Result<(Turn<'_, Cpu>, bool), Errno> {
     let turn = Object::turn(&file.content)?;
     let is_sealed = file.content.seals() & (seal::WRITE | seal::FUTURE_WRITE) != 0;
     if is_sealed && writes { Err(Errno::EPERM) } else { Ok((turn, !is_sealed)) }
 }
 
-/// Sets a file's permissions. EPERM for whoever may not, or if they are sealed.
+/// Sets a file's permissions. EPERM if the caller may not, or if they are sealed.
 pub(super) fn set_permissions(file: &MemoryFile, permissions: u32) -> Result<(), Errno> {
     let _turn = Object::turn(&file.content)?;
     let permissions = permissions & 0o7777;

@@ -1,5 +1,5 @@
-//! Files that are read and written by messages, such as those of /proc, and disks: the server answers what is there
-//! now.
+//! Files that are read and written by messages, such as those of /proc, and disks: the server returns their present
+//! content.
 
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use crate::names::target::Name;
 use crate::names::walk::{Request, ask_at};
 use crate::names::{Place as Where, mounts};
 
-/// Memory for what a message carries.
+/// Memory for the bytes of a message.
 enum Piece {
     /// The thread's own, [`ROOM`] bytes.
     Small(Room),
@@ -29,7 +29,7 @@ enum Piece {
 }
 
 impl Piece {
-    /// For a transfer of `bytes` bytes: as much of them as one message takes, or without memory less. ENOMEM.
+    /// For a transfer of `bytes` bytes: as many of them as one message takes, or fewer if memory is lacking. ENOMEM.
     fn new(bytes: usize) -> Result<Self, Errno> {
         if bytes > ROOM
             && let Ok(large) = try_zeroed(bytes.min(TRANSFER_MAX))
@@ -47,7 +47,7 @@ impl Piece {
     }
 }
 
-/// How many bytes an answer says were done of `asked`. EIO if that is not possible.
+/// The number of bytes in an answer about `asked` bytes. EIO if it is impossible.
 fn count(word: u64, asked: usize) -> Result<usize, Errno> {
     usize::try_from(word).ok().filter(|done| *done <= asked).ok_or(Errno::EIO)
 }
@@ -62,7 +62,7 @@ pub(super) fn read(file: &OpenFile, name: &Name, to: &mut Buffers<'_>, position:
         let room = to.left().min(bytes.len());
         let argument = start.checked_add(done as u64).ok_or(Errno::EOVERFLOW)?;
         let request = Request { op: op::READ, argument, mode: room as u64, ..Request::LOOKUP };
-        // What was read counts, whatever comes then.
+        // Bytes that were read count, whatever happens next.
         let words = match ask_at(name.place, &request, &mut bytes[..room]) {
             Err(_) if done > 0 => break,
             answer => answer?.words,
@@ -89,7 +89,7 @@ pub(super) fn read(file: &OpenFile, name: &Name, to: &mut Buffers<'_>, position:
     Ok(done)
 }
 
-/// Writes to a file that takes triggers: one for an open file, as on Linux, whatever else is written.
+/// Writes to a file that supports triggers: an open file has one trigger, as on Linux, whatever else is written.
 fn set_trigger(trigger: &Trigger, name: &Name, from: &mut Buffers<'_>) -> Answer {
     if trigger.is_set() {
         return Err(Errno::EBUSY);
@@ -106,7 +106,7 @@ fn set_trigger(trigger: &Trigger, name: &Name, from: &mut Buffers<'_>) -> Answer
     Ok(done)
 }
 
-/// Writes to a place: the end is the open file's position.
+/// Writes at a place: the end is the open file's position.
 pub(super) fn write(file: &OpenFile, name: &Name, from: &mut Buffers<'_>, place: Place) -> Answer {
     if let Some(trigger) = &name.trigger {
         return set_trigger(trigger, name, from);
@@ -144,12 +144,12 @@ pub(super) fn write(file: &OpenFile, name: &Name, from: &mut Buffers<'_>, place:
     Ok(done)
 }
 
-/// What was written to the disk, the file, or the file system of a place is kept from now on.
+/// Makes permanent what was written to the disk, the file, or the file system of a place.
 pub(super) fn sync(place: Where) -> Result<(), Errno> {
     ask_at(place, &Request { op: op::SYNC, ..Request::LOOKUP }, &mut []).map(drop)
 }
 
-/// What ioctl asks of a disk. ENOTTY; EBADF if it changes the disk and the descriptor may not.
+/// A request of ioctl for a disk. ENOTTY; EBADF if it changes the disk and the descriptor does not allow that.
 pub(super) fn control(name: &Name, rights: Rights, which: usize, at: UserAddr) -> Answer {
     const MOST: usize = 16;
     let carries = block::carries(which).ok_or(Errno::ENOTTY)?;

@@ -94,11 +94,11 @@ type Call = fn(&mut TrapFrame) -> Answer;
 /// Linux's calls, by number.
 static LINUX: [Call; nr::LINUX_END] = calls(0);
 
-/// Quire's own, by number less [`nr::QUIRE_BASE`].
+/// Quire's own calls, by their number minus [`nr::QUIRE_BASE`].
 static OWN: [Call; nr::QUIRE_COUNT] = calls(nr::QUIRE_BASE);
 
-/// Runs a call, with interrupts enabled. If it changes those registers of the frame that a function call preserves, it
-/// sets a [`work`](crate::task::entity::work) bit: otherwise they are not restored from the frame.
+/// Runs a call, with interrupts enabled. If it changes registers of the frame that a function call preserves, it sets a
+/// [`work`](crate::task::entity::work) bit: otherwise they are not restored from the frame.
 #[unsafe(no_mangle)]
 extern "C" fn trap_syscall(frame: &mut TrapFrame) {
     let nr = frame.x[8] as usize;
@@ -111,7 +111,7 @@ extern "C" fn trap_syscall(frame: &mut TrapFrame) {
     };
 }
 
-/// The result of a call that has failed. One that got no memory has done nothing, and is repeated once there is some.
+/// The result of a failed call. A call that got no memory has done nothing, and is repeated once there is some.
 #[inline(never)]
 fn failed(call: &Call, frame: &mut TrapFrame, error: Errno) -> u64 {
     if error == Errno::ENOMEM {
@@ -127,14 +127,14 @@ fn result(answer: Answer) -> u64 {
     }
 }
 
-/// The call with a number. It indexes tables, so it is bounded on speculative paths too.
+/// The call with this number. The number indexes tables, so it is bounded on speculative paths too.
 #[inline(always)]
 fn find(nr: usize) -> Option<&'static Call> {
     let own = || speculation::get(&OWN, nr.wrapping_sub(nr::QUIRE_BASE));
     speculation::get(&LINUX, nr).or_else(own)
 }
 
-/// Lookups by numbers that programs give, with how many indices each bounds, for the self-test.
+/// Lookups by numbers from programs, with the number of indices that each bounds, for the self-test.
 #[cfg(feature = "selftest")]
 pub const LOOKUPS: &[(&str, usize, fn())] = &[
     ("a call", 2, || _ = find(usize::MAX)),
@@ -159,7 +159,7 @@ const fn calls<const N: usize>(first: usize) -> [Call; N] {
     calls
 }
 
-/// Rows of a table: what is done with `a`, the arguments, or with the frame as a whole.
+/// Rows of a table: the expression for each call, with `a` for the arguments, or with the whole frame.
 macro_rules! rows {
     (|$a:ident, $frame:ident| $($nr:ident => $call:expr;)*) => {
         &[$((nr::$nr, |$frame| {

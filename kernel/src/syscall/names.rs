@@ -1,4 +1,4 @@
-//! Making, moving and removing names: directories, links, files. The boot archive's are fixed: EROFS.
+//! Making, moving and removing names: directories, links, files. Names of the boot archive cannot be changed: EROFS.
 
 use quire_abi::Errno;
 use quire_abi::layout::{at, mode};
@@ -25,8 +25,7 @@ pub fn mkdirat(a: Args) -> Answer {
     make(a.int(0), a.addr(1), &Request { op: op::MKDIR, mode: mode.into(), ..Request::LOOKUP })
 }
 
-/// Files without content, and sockets that nobody has bound: other kinds are EPERM, as on a file system that does not
-/// have them.
+/// Makes empty files, and sockets that are not bound: EPERM for other types, as on a file system without them.
 pub fn mknodat(a: Args) -> Answer {
     let kind = a.uint(2) & mode::FMT;
     if kind == mode::SOCK {
@@ -66,7 +65,7 @@ pub fn unlinkat(a: Args) -> Answer {
     }
 }
 
-/// An existing name: where it is, and what it is called there.
+/// An existing name: its directory, and the name.
 struct Old {
     mount: u16,
     directory: u64,
@@ -74,7 +73,7 @@ struct Old {
 }
 
 impl Old {
-    /// For an operation with it. EROFS for one of the archive.
+    /// Finds it for an operation. EROFS if it is in the archive.
     fn find(dirfd: i32, path: UserAddr, op: u64, follow: bool) -> Result<Self, Errno> {
         let mut path = Path::from_user(path)?;
         let asked = Request { op: op::PARENT, argument: op, follow, ..Request::LOOKUP };
@@ -82,7 +81,7 @@ impl Old {
             Reached::Archive(Some(_)) => return Err(Errno::EROFS),
             Reached::Archive(None) => return Err(Errno::ENOENT),
             Reached::Server(served) => served,
-            // (What is held may have no name in any directory.)
+            // (An object that a process holds may have no name in any directory.)
             Reached::Held(_) => return Err(Errno::EXDEV),
         };
         let [directory, name, ..] = served.answer.words;
@@ -114,7 +113,7 @@ pub fn linkat(a: Args) -> Answer {
     if flags & !(at::SYMLINK_FOLLOW | at::EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
     }
-    // (With EMPTY_PATH a path is needed too, as on Linux for whoever may not read all directories.)
+    // (With EMPTY_PATH a path is needed too, as on Linux for callers that may not read all directories.)
     let old = Old::find(a.int(0), a.addr(1), op::LINK, flags & at::SYMLINK_FOLLOW != 0)?;
     old.to(a.int(2), a.addr(3), op::LINK, 0)
 }

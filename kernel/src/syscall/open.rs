@@ -90,7 +90,7 @@ fn open_node(node: &'static Node, flags: Open, rights: Rights) -> Result<Object,
     if changes { Err(Errno::EROFS) } else { Ok(Object::Archive(node)) }
 }
 
-/// A server's file. EACCES if the server does not lend the rights that are asked for.
+/// Opens a server's file. EACCES if the server does not lend the requested rights.
 fn open_file(file: KArc<MemoryFile>, allows: Allows, flags: Open, rights: Rights) -> Result<Object, Errno> {
     let lacks = |right: Rights, is_there: bool| rights.contains(right) && !is_there;
     if lacks(Rights::READ, allows.read) || lacks(Rights::WRITE, allows.write) {
@@ -111,14 +111,14 @@ fn open_name(name: Name, flags: Open) -> Result<Object, Errno> {
     }
     let name = name.opened()?;
     if let Some(file) = name.file.as_ref().filter(|_| flags.contains(Open::TRUNC)) {
-        // (The server has said that it may be written.)
+        // (The server allows writing it.)
         cut(file, 0)?;
     }
     Ok(Object::Name(name))
 }
 
-/// What a process holds, opened again: of a pipe the side that is asked for. ENXIO for what has no name and is not
-/// opened so, as on Linux.
+/// Opens an object that a process holds again: for a pipe, the requested side. ENXIO for an object without a name that
+/// cannot be opened in this way, as on Linux.
 fn open_held(object: Object, flags: Open, rights: Rights) -> Result<Object, Errno> {
     if flags.contains(Open::DIRECTORY) {
         return Err(Errno::ENOTDIR);
@@ -148,7 +148,7 @@ pub fn getdents(a: Args) -> Answer {
     }
 }
 
-/// The server's records, as they come.
+/// The server's records, unchanged.
 fn list_name(name: &Name, file: &OpenFile, a: Args) -> Answer {
     let room = a.word(2).min(PATH_MAX);
     if room < dtype::HEADER {
@@ -168,7 +168,7 @@ fn list_name(name: &Name, file: &OpenFile, a: Args) -> Answer {
     Ok(records.len())
 }
 
-/// Where the last record says that the next one is. EIO for what are not records.
+/// The position of the next record, according to the last one. EIO for invalid records.
 fn last_offset(mut records: &[u8]) -> Result<Option<u64>, Errno> {
     let mut last = None;
     while !records.is_empty() {
@@ -205,7 +205,8 @@ fn list_node(dir: &Node, file: &OpenFile, a: Args) -> Answer {
     Ok(done)
 }
 
-/// The place in a directory's list at an offset, which a program may have set; `None` at its end and beyond.
+/// The index in a directory's list for an offset, which a program may have set; `None` at the end of the list and
+/// beyond.
 pub fn place_in(dir: &Node, offset: usize) -> Option<usize> {
     const SPECIAL: usize = 2;
     speculation::bounded(offset, SPECIAL + dir.entries().len())

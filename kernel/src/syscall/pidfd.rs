@@ -14,7 +14,7 @@ use crate::task::process::{Process, TABLE};
 use crate::task::signal::{self, Info};
 use crate::task::thread::current;
 
-/// Whole processes only: PIDFD_THREAD is an unknown flag.
+/// Only for whole processes: PIDFD_THREAD is an unknown flag.
 pub fn open(a: Args) -> Answer {
     let flags = Open::from_bits_retain(a.uint(1));
     let pid = u32::try_from(a.int(0)).ok().filter(|pid| *pid > 0).ok_or(Errno::EINVAL)?;
@@ -25,7 +25,7 @@ pub fn open(a: Args) -> Answer {
         let table = TABLE.lock();
         match table.process(pid) {
             Some(process) => process.clone(),
-            // A thread that is not its process's first.
+            // A thread that is not the first one of its process.
             None if table.thread(pid).is_some() => return Err(Errno::EINVAL),
             None => return Err(Errno::ESRCH),
         }
@@ -33,7 +33,7 @@ pub fn open(a: Args) -> Answer {
     table()?.insert(descriptor(&process, flags)?, 0, limit()).map(|fd| fd as usize)
 }
 
-/// The process of a descriptor, and whether waits for it do not sleep; EBADF.
+/// The process of a descriptor, and whether waits for it must not sleep; EBADF.
 pub fn named(fd: i32) -> Result<(KArc<Process>, bool), Errno> {
     let file = table()?.get(fd)?.file;
     match &file.object {
@@ -65,7 +65,7 @@ pub fn send_signal(a: Args) -> Answer {
         }
     };
     if is_group {
-        // The group that has the process's number.
+        // The group with the process's number.
         let pgid = alive(&TABLE.lock(), &process)?.pid;
         return calls::send_to_group(pgid, &info).map(|()| 0);
     }
@@ -78,11 +78,11 @@ pub fn send_signal(a: Args) -> Answer {
     } else {
         signal::send_or_ask(&table, &process, &info)
     };
-    // A record that does not fit is dropped without a word for kill's kind.
+    // For kill's kind of signal, a record that does not fit is dropped silently.
     if sent || a.opt_addr(2).is_none() { Ok(0) } else { Err(Errno::EAGAIN) }
 }
 
-/// A descriptor of one's own for what another process has open.
+/// Makes a descriptor of the caller's for an object that another process has open.
 pub fn get_fd(a: Args) -> Answer {
     if a.uint(2) != 0 {
         return Err(Errno::EINVAL);

@@ -18,22 +18,22 @@ use crate::task::wait::{Poller, Sleep};
 /// Events that are always reported, requested or not.
 const ALWAYS: u16 = bits::ERR | bits::HUP;
 
-/// Entries that are looked at under one hold of the table's lock.
+/// How many entries are examined under one hold of the table's lock.
 const BATCH: usize = 16;
 
-/// Passes a point now and then between entries of a list whose length a program sets.
+/// Passes a point regularly between entries of a list whose length a program determines.
 pub(super) fn pass(index: usize) -> Result<(), Errno> {
     if index.is_multiple_of(ENTRIES) { Ok(resched_point(Sleep::Killable)?) } else { Ok(()) }
 }
 
-/// The deadline of the timespec at `time`, and whether it says not to wait at all.
+/// The deadline for the timespec at `time`, and whether the call must not wait at all.
 fn deadline(time: Option<UserAddr>) -> Result<(Option<u64>, bool), Errno> {
     let Some(at) = time else { return Ok((None, false)) };
     let span = time::to_ns(uaccess::get(at)?)?;
     Ok((Some(timer::now_ns().saturating_add(span)), span == 0))
 }
 
-/// Waits with the mask. The remaining time is stored at `time`.
+/// Waits with the signal mask. The remaining time is stored at `time`.
 fn wait(set: &mut PollSet<'_>, deadline: Option<u64>, time: Option<UserAddr>, mask: Option<u64>) -> Answer {
     let ready = signal::sleep_with(mask, || set.wait(deadline));
     if let (Some(at), Some(deadline)) = (time, deadline) {
@@ -66,7 +66,7 @@ pub fn ppoll(a: Args) -> Answer {
     ready
 }
 
-/// Looks at all entries at `at` and stores what was found; returns how many are ready.
+/// Examines all entries at `at` and stores the events found; returns how many entries are ready.
 fn look(table: &Descriptors, at: UserAddr, count: usize) -> Answer {
     let mut ready = 0;
     for first in (0..count).step_by(BATCH) {
@@ -128,12 +128,12 @@ const SETS: [(u16, u16); 3] = [
     (bits::PRI, bits::PRI | bits::NVAL),
 ];
 
-/// Bits of a word of a set.
+/// The number of bits in a word of a set.
 const WORD: usize = u64::BITS as usize;
 
 pub fn pselect6(a: Args) -> Answer {
     let table = table()?;
-    // What is above the table is not looked at, as on Linux, whose tables have a word at least.
+    // Descriptors beyond the table are not examined, as on Linux, whose tables have at least one word.
     let most = table.capacity().max(WORD);
     let count = usize::try_from(a.int(0)).map_err(|_| Errno::EINVAL)?.min(most);
     let sets = [1, 2, 3].map(|i| a.opt_addr(i));
@@ -150,7 +150,7 @@ pub fn pselect6(a: Args) -> Answer {
             let asked = SETS.iter().zip(words).enumerate().filter(|(_, (_, w))| w >> (fd - first) & 1 != 0);
             let (wanted, tag) = asked
                 .fold((0, fd as u64), |(wanted, tag), (i, ((_, answers), _))| (wanted | answers, tag | 1 << (32 + i)));
-            // One that is not open from the start is an error.
+            // A descriptor that is not open at the beginning is an error.
             table.get(fd as i32)?;
             set.push(fd as i32, wanted, tag)?;
         }
@@ -159,8 +159,8 @@ pub fn pselect6(a: Args) -> Answer {
     store(&mut set, &sets, count)
 }
 
-/// Stores the sets of what was found, one whole after the other, so that of one that is given twice the last remains,
-/// as on Linux; returns how many bits are set.
+/// Stores the sets of the events found, one complete set after the other, so that if a set was passed twice the last
+/// one remains, as on Linux; returns how many bits are set.
 fn store(watched: &mut PollSet<'_>, sets: &[Option<UserAddr>; 3], count: usize) -> Answer {
     let mut found = 0;
     for (i, ((_, answers), set)) in SETS.iter().zip(sets).enumerate() {
@@ -184,7 +184,7 @@ fn store(watched: &mut PollSet<'_>, sets: &[Option<UserAddr>; 3], count: usize) 
     Ok(found)
 }
 
-/// The words of the three sets that begin with descriptor `first`; 0 for a set that is not given.
+/// The words of the three sets that begin with descriptor `first`; 0 for a set that was not passed.
 fn read_words(sets: &[Option<UserAddr>; 3], first: usize) -> Result<[u64; 3], Errno> {
     let mut words = [0; 3];
     for (word, set) in words.iter_mut().zip(sets) {

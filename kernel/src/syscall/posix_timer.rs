@@ -1,4 +1,4 @@
-//! Timers that send signals: timer_create and its kin.
+//! Timers that send signals: timer_create and related calls.
 
 use quire_abi::Errno;
 use quire_abi::flags::{clock, sig, sigev};
@@ -12,7 +12,7 @@ use crate::task::credentials::{Privilege, require};
 use crate::task::posix_timer::{self, Clock, Notify, Plan, Setting};
 use crate::task::thread::current;
 
-/// EINVAL for a clock that there is not, EOPNOTSUPP for one without timers.
+/// EINVAL for a clock that does not exist, EOPNOTSUPP for one without timers.
 fn clock_of(number: i32) -> Result<Clock, Errno> {
     match number {
         clock::MONOTONIC | clock::BOOTTIME | clock::BOOTTIME_ALARM => Ok(Clock::Time(Base::Monotonic)),
@@ -22,7 +22,7 @@ fn clock_of(number: i32) -> Result<Clock, Errno> {
     }
 }
 
-/// As on Linux, `SIGEV_THREAD` is the C library's affair, and a signal to the process here.
+/// As on Linux, `SIGEV_THREAD` is implemented by the C library; here it is a signal to the process.
 fn plan_of(clock: Clock, event: &Sigevent) -> Result<Plan, Errno> {
     let notify = match event.notify {
         sigev::SIGNAL | sigev::THREAD => Notify::Process,
@@ -53,7 +53,7 @@ pub fn create(a: Args) -> Answer {
 }
 
 pub fn settime(a: Args) -> Answer {
-    // As on Linux, no new setting is a wrong one, not one that is nowhere; and other flags are ignored.
+    // As on Linux, a null pointer to the new setting is EINVAL instead of EFAULT; other flags are ignored.
     let new: Itimerspec = uaccess::get(a.opt_addr(2).ok_or(Errno::EINVAL)?)?;
     let setting = Setting {
         interval: time::to_ns(new.interval)?,

@@ -1,5 +1,5 @@
-//! Policies, real-time priorities and nice values, by Linux's rules: whose, and who may. SCHED_DEADLINE does not exist
-//! here.
+//! Policies, real-time priorities and nice values, by Linux's rules: which threads a call is about, and whether the
+//! caller may change them. There is no SCHED_DEADLINE.
 
 use core::ops::ControlFlow::{Break, Continue};
 use core::sync::atomic::Ordering;
@@ -20,10 +20,10 @@ use crate::task::wait::Sleep;
 use crate::task::walk::{self, Among};
 use crate::task::{balance, sched};
 
-/// In a policy: children begin with SCHED_OTHER, and without a priority.
+/// In a policy: children start with SCHED_OTHER, and without a priority.
 const RESET_ON_FORK: i32 = 0x4000_0000;
 
-/// The same in [`SchedAttr::flags`], and the others that Linux knows.
+/// The same flag in [`SchedAttr::flags`], and Linux's other flags.
 mod flag {
     pub const RESET_ON_FORK: u64 = 1;
     pub const KEEP_POLICY: u64 = 8;
@@ -52,31 +52,31 @@ fn number(policy: Policy) -> usize {
     }
 }
 
-/// A thread's class, as [`ThreadInfo`](quire_abi::process::ThreadInfo) has it.
+/// A thread's class in the format of [`ThreadInfo`](quire_abi::process::ThreadInfo).
 pub fn shown(thread: &Thread) -> u32 {
     let class = thread.share.class();
     number(class.policy) as u32 | u32::from(class.nice as u8) << 8 | thread.share.rank() << 16
 }
 
-/// Does something with the thread that a call names, 0 for the caller. EINVAL, ESRCH.
+/// Calls `act` with the thread that a call names, 0 for the caller. EINVAL, ESRCH.
 fn with_thread<T>(tid: i32, act: impl FnOnce(&Thread) -> Result<T, Errno>) -> Result<T, Errno> {
     let tid = u32::try_from(tid).map_err(|_| Errno::EINVAL)?;
     if tid == 0 { act(current()) } else { act(TABLE.lock().thread(tid).ok_or(Errno::ESRCH)?) }
 }
 
-/// A class with this priority. EINVAL for one that the policy does not have.
+/// The class with this priority. EINVAL if the policy does not have that priority.
 fn class(policy: Policy, nice: i8, priority: i32) -> Result<Class, Errno> {
     let class = Class { policy, nice, priority: u8::try_from(priority).map_err(|_| Errno::EINVAL)? };
     let has = if class.is_real_time() { PRIORITIES.contains(&priority) } else { priority == 0 };
     if has { Ok(class) } else { Err(Errno::EINVAL) }
 }
 
-/// Whether a process's limits allow its threads a nice value.
+/// Whether a process's limits allow this nice value for its threads.
 fn limits_allow(process: &Process, nice: i8) -> bool {
     i64::from(20 - i32::from(nice)) <= process.limit(rlimit::NICE).min(i64::MAX as u64) as i64
 }
 
-/// EPERM unless the caller may give a thread another class.
+/// EPERM unless the caller may change a thread's class to this one.
 fn permit(thread: &Thread, new: Class, reset: bool) -> Result<(), Errno> {
     let (process, old) = (thread.process(), thread.share.class());
     permit_scheduling(process)?;
@@ -93,10 +93,10 @@ fn permit(thread: &Thread, new: Class, reset: bool) -> Result<(), Errno> {
     if is_more && !is_privileged() { Err(Errno::EPERM) } else { Ok(()) }
 }
 
-/// A slice that a program may ask for, in nanoseconds, as on Linux.
+/// The slices that a program may request, in nanoseconds, as on Linux.
 const SLICES: core::ops::RangeInclusive<u64> = 100_000..=100_000_000;
 
-/// Gives a thread a class, and a slice; 0 for the usual one.
+/// Sets a thread's class, and its slice; 0 for the usual one.
 fn give(thread: &Thread, class: Class, reset: bool, slice: u64) -> Result<(), Errno> {
     permit(thread, class, reset)?;
     if !class.is_real_time() {
@@ -147,7 +147,7 @@ pub fn getparam(a: Args) -> Answer {
     Ok(0)
 }
 
-/// sched_setattr. E2BIG for a record with what is not known, whose size is told; EINVAL.
+/// sched_setattr. E2BIG for a record with unknown fields, after storing the known size; EINVAL.
 pub fn setattr(a: Args) -> Answer {
     let at = a.opt_addr(1).filter(|_| a.int(0) >= 0 && a.int(2) == 0).ok_or(Errno::EINVAL)?;
     let size: u32 = uaccess::get(at)?;
@@ -179,7 +179,7 @@ pub fn setattr(a: Args) -> Answer {
     Ok(0)
 }
 
-/// sched_getattr: as much of the record as there is room for.
+/// sched_getattr: as much of the record as fits.
 pub fn getattr(a: Args) -> Answer {
     let (at, size) = (a.opt_addr(1).ok_or(Errno::EINVAL)?, a.uint(2) as usize);
     if a.int(0) < 0 || a.int(3) != 0 || !(SchedAttr::FIRST..=4096).contains(&size) {
@@ -203,7 +203,8 @@ pub fn getattr(a: Args) -> Answer {
     Ok(0)
 }
 
-/// The bound of priorities of a policy, `of_real_time` of those that have some. EINVAL for a policy that Linux has not.
+/// The limit of a policy's priorities: `of_real_time` for policies with priorities. EINVAL for a policy that Linux does
+/// not have.
 pub fn priority_bound(a: Args, of_real_time: usize) -> Answer {
     const DEADLINE: i32 = 6;
     match policy(a.int(0)) {
@@ -214,7 +215,7 @@ pub fn priority_bound(a: Args, of_real_time: usize) -> Answer {
     }
 }
 
-/// The time that a thread has before its equals have theirs; 0 without a bound.
+/// The time that a thread runs before it is the turn of threads of equal priority; 0 if that is not limited.
 pub fn interval(a: Args) -> Answer {
     let ns = with_thread(a.int(0), |thread| {
         Ok(match thread.share.class().policy {
@@ -249,7 +250,7 @@ fn each_named(which: u32, who: u32, mut visit: impl FnMut(&Thread)) -> Result<()
     };
     let mut from = 0;
     loop {
-        // One process after the other, and of each a few threads at a time: there may be any number of both.
+        // One process after the other, and of each a few threads at a time: the number of either is not limited.
         let next = walk::each_process_from(among, from, ENTRIES, |_, process| {
             if user.is_none_or(|user| process.uid() == user) { Break(process.clone()) } else { Continue(()) }
         });
@@ -272,7 +273,7 @@ fn each_named(which: u32, who: u32, mut visit: impl FnMut(&Thread)) -> Result<()
     }
 }
 
-/// The best nice value, as 20 less it. EINVAL, ESRCH if there is nobody.
+/// The best nice value, subtracted from 20. EINVAL, ESRCH if there is no thread.
 pub fn getpriority(a: Args) -> Answer {
     let mut best = None;
     each_named(a.uint(0), a.uint(1), |thread| {
@@ -282,7 +283,8 @@ pub fn getpriority(a: Args) -> Answer {
     best.map(|nice| (20 - i32::from(nice)) as usize).ok_or(Errno::ESRCH)
 }
 
-/// EINVAL, ESRCH if there is nobody, EPERM for threads of others, EACCES for a value that the limits do not allow.
+/// EINVAL, ESRCH if there is no thread, EPERM for threads of other users, EACCES for a value that the limits do not
+/// allow.
 pub fn setpriority(a: Args) -> Answer {
     let nice = a.int(2).clamp(*NICE.start(), *NICE.end()) as i8;
     let mut result = Err(Errno::ESRCH);

@@ -31,7 +31,7 @@ pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
     const SIGNAL: u64 = 0xff;
     let flags = a.0[0] & 0xffff_ffff;
     let known = Clone::from_bits(flags & !SIGNAL).ok_or(Errno::EINVAL)?;
-    // The pidfd goes where the number would, or where the flag's old meaning had nothing.
+    // PARENT_SETTID would store the number where the pidfd goes; DETACHED is not allowed with PIDFD, as on Linux.
     if known.contains(Clone::PIDFD) && known.intersects(Clone::PARENT_SETTID | Clone::DETACHED) {
         return Err(Errno::EINVAL);
     }
@@ -47,8 +47,8 @@ pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
     clone::clone(&request, frame).map(|tid| tid as usize)
 }
 
-/// The record of clone3, of which programs may know a former version or a later one. EINVAL, E2BIG for what this kernel
-/// does not know.
+/// The record of clone3, of which a program may know an earlier or a later version. EINVAL, E2BIG for fields that this
+/// kernel does not know.
 fn clone_args(at: UserAddr, size: usize) -> Result<CloneArgs, Errno> {
     const FIRST_VERSION: usize = 64;
     if size < FIRST_VERSION {
@@ -71,7 +71,7 @@ fn clone_args(at: UserAddr, size: usize) -> Result<CloneArgs, Errno> {
     })
 }
 
-/// Numbers are not chosen (set_tid), nor groups (CLONE_INTO_CGROUP): EINVAL, as for unknown flags.
+/// Numbers (set_tid) and groups (CLONE_INTO_CGROUP) cannot be chosen: EINVAL, as for unknown flags.
 pub fn clone3(a: Args, frame: &TrapFrame) -> Answer {
     let args = clone_args(a.addr(0), a.word(1))?;
     let flags = Clone::from_bits(args.flags).ok_or(Errno::EINVAL)?;
@@ -130,7 +130,7 @@ pub fn set_tid_address(a: Args) -> Answer {
     gettid()
 }
 
-/// The process with number `pid`, or that of the thread with this number; 0 is the caller.
+/// The process with number `pid`, or the process of the thread with this number; 0 is the caller's.
 fn named(table: &Table, pid: i32) -> Result<&Process, Errno> {
     match pid {
         0 => Ok(current().process()),
@@ -167,7 +167,7 @@ pub fn setpgid(a: Args) -> Answer {
         return Err(Errno::EPERM);
     }
     let pgid = if pgid == 0 { target.pid } else { pgid as u32 };
-    // All members of a group are of one session.
+    // All members of a group belong to one session.
     let member = table.next_member(pgid, 0);
     if pgid != target.pid && member.is_none_or(|member| table.family(member).sid != sid) {
         return Err(Errno::EPERM);
@@ -283,8 +283,8 @@ pub fn getrusage(a: Args) -> Answer {
     Ok(0)
 }
 
-/// CPU time in hundredths of seconds, of the process and of its children that it has waited for; the answer is the time
-/// since power-on.
+/// CPU time in hundredths of seconds, of the process and of the children that it has waited for; returns the time since
+/// power-on.
 pub fn times(a: Args) -> Answer {
     let all = [time::process_time(), current().process().children_time.spent()];
     if let Some(at) = a.opt_addr(0) {
@@ -294,7 +294,7 @@ pub fn times(a: Args) -> Answer {
     Ok(now as usize)
 }
 
-/// There is one: Linux's own, without its flags.
+/// There is only Linux's own personality, without its flags.
 pub fn personality(a: Args) -> Answer {
     const LINUX: u32 = 0;
     const QUERY: u32 = u32::MAX;
@@ -304,7 +304,7 @@ pub fn personality(a: Args) -> Answer {
     }
 }
 
-/// Capabilities, of which root has all and others none, and which nobody can give up: what can be asked is answered.
+/// Capabilities: root has all, others have none, and nobody can give them up. Queries return this.
 fn prctl_of_capabilities(a: Args) -> Answer {
     const LAST: usize = 40;
     const IS_SET: usize = 1;
@@ -322,7 +322,7 @@ fn prctl_of_capabilities(a: Args) -> Answer {
     }
 }
 
-/// Options that this kernel has no more use for than Linux without the feature are unknown to it: EINVAL.
+/// Options that are of no use to this kernel are treated as on a Linux kernel built without that feature: EINVAL.
 pub fn prctl(a: Args) -> Answer {
     let process = current().process();
     let rest_is_zero = |from: usize| (from..5).all(|i| a.word(i) == 0);
@@ -364,7 +364,7 @@ pub fn prctl(a: Args) -> Answer {
         }
         pr::SET_THP_DISABLE if rest_is_zero(2) => own_mm()?.refuse_huge_pages(a.word(1) != 0),
         pr::GET_THP_DISABLE if rest_is_zero(1) => return Ok(usize::from(own_mm()?.refuses_huge_pages())),
-        // A slack of 0 is the default: what the thread began with. (Here that is Linux's.)
+        // A slack of 0 is the default: the value that the thread started with. (Here that is Linux's.)
         pr::SET_TIMERSLACK => {
             let slack = if a.0[1] as i64 <= 0 { DEFAULT_SLACK } else { a.0[1] };
             current().timer_slack.store(slack, Ordering::Relaxed);
@@ -386,7 +386,7 @@ pub fn getrandom(a: Args) -> Answer {
     const KNOWN: u32 = 1 | SLOW | INSECURE;
     const SLOW: u32 = 2;
     const INSECURE: u32 = 4;
-    // The best and any are not both asked for.
+    // SLOW and INSECURE must not be requested together.
     if a.uint(2) & !KNOWN != 0 || a.uint(2) & (SLOW | INSECURE) == SLOW | INSECURE {
         return Err(Errno::EINVAL);
     }

@@ -29,7 +29,7 @@ use crate::task::thread::current;
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, PAGES, SPACES};
 
-/// Copies record `index` of a kind; returns its size. ENOENT past the last, EINVAL for an unknown kind or size.
+/// Copies record `index` of a kind; returns its size. ENOENT after the last one, EINVAL for an unknown kind or size.
 pub fn info(a: Args) -> Answer {
     let index = a.word(1);
     match a.word(0) {
@@ -61,7 +61,7 @@ pub fn info(a: Args) -> Answer {
     }
 }
 
-/// A mount. A path that is longer than its field is left out.
+/// A mount. A path that is longer than its field is omitted.
 fn mount_info(index: usize) -> Result<Option<MountInfo>, Errno> {
     let Ok(mount) = u16::try_from(index) else { return Ok(None) };
     let Some(kind) = mounts::kind(mount) else { return Ok(None) };
@@ -75,8 +75,8 @@ fn mount_info(index: usize) -> Result<Option<MountInfo>, Errno> {
     Ok(Some(MountInfo { device: mounts::device(mount).into(), path, kind: name, source: kind.source, flags }))
 }
 
-/// A part of an area of the process x4, or of the caller's for 0. A process that has ended has none. EPERM for one that
-/// the caller may not inspect, unless x5 is a handle of machine control with AUDIT.
+/// A part of an area of the process x4, or of the caller's if x4 is 0. A process that has ended has no areas. EPERM if
+/// the caller may not inspect the process, unless x5 is a handle of machine control with AUDIT.
 fn area(a: Args) -> Result<Option<AreaInfo>, Errno> {
     let from = a.addr(1);
     if a.word(4) == 0 {
@@ -93,7 +93,7 @@ fn answer<T: Pod>(a: Args, record: Option<T>) -> Answer {
     Ok(size_of::<T>())
 }
 
-/// Copies the log from a position on; returns the bytes copied, 0 at its end. Positions count from power-on.
+/// Copies the log from a position on; returns the number of bytes, 0 at its end. Positions count from power-on.
 /// Overwritten text is skipped; the next position, which shows that, is stored at x3 if x3 is not null.
 pub fn log(a: Args) -> Answer {
     let mut from = a.word(2);
@@ -117,13 +117,13 @@ pub fn log(a: Args) -> Answer {
     Ok(done)
 }
 
-/// EPERM unless x0 is a handle of machine control with these rights. EPERM also covers invalid numbers: either way the
-/// caller was not given the right.
+/// EPERM unless x0 is a handle of machine control with these rights. EPERM also covers invalid numbers: in either case
+/// the caller does not have the right.
 pub(super) fn control(a: Args, rights: Control) -> Result<(), Errno> {
     if holds(a.uint(0), rights) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// Whether this is a handle of the caller's, of machine control with these rights.
+/// Whether this is a handle of the caller's for machine control with these rights.
 pub(super) fn holds(number: u32, rights: Control) -> bool {
     current().process().handles.with(number, |handle| Ok(handle.controls(rights))) == Ok(true)
 }
@@ -133,8 +133,8 @@ pub fn poweroff(a: Args) -> Answer {
     power::off(a.uint(1))
 }
 
-/// Mounts the server of the sender x2 over the directory x1; x3 names its kind, in 15 bytes, and x4, unless it is null,
-/// what it lies on, in 31 bytes. Nobody may write there if x5 is 1.
+/// Mounts the server of the sender x2 over the directory x1; x3 is the name of its type, in 15 bytes, and x4, unless it
+/// is null, that of the source, in 31 bytes. If x5 is 1, the mount is read-only.
 pub fn mount(a: Args) -> Answer {
     control(a, Control::MOUNT)?;
     let server = current().process().handles.with(a.uint(2), |handle| match &handle.target {
@@ -172,8 +172,8 @@ pub fn books(a: Args) -> Answer {
     Ok(0)
 }
 
-/// Compares all page tables with reverse mapping, both ways. A debug facility: it examines every user page of the
-/// machine, one space and one page at a time, and ends early for a signal.
+/// Compares all page tables with the reverse mapping, in both directions. A debug facility: it examines every user page
+/// of the machine, one space and one page at a time, and a signal ends it early.
 pub fn audit(a: Args) -> Answer {
     control(a, Control::AUDIT)?;
     if a.word(2) != size_of::<MapAudit>() {
@@ -199,7 +199,7 @@ pub fn cma_try(a: Args) -> Answer {
     Ok(info.pages)
 }
 
-/// Compacts all memory, as far as it goes; returns how many page blocks were emptied. EINTR if the thread is killed.
+/// Compacts all memory as far as possible; returns how many page blocks were emptied. EINTR if the thread is killed.
 pub fn compact(a: Args) -> Answer {
     control(a, Control::SETTINGS)?;
     let done = PAGES.compact();
@@ -207,8 +207,8 @@ pub fn compact(a: Args) -> Answer {
     Ok(done.blocks)
 }
 
-/// Makes the calling thread's x1th allocation from now on fail; 0 cancels that. Returns how many allocations were left
-/// until the failure requested before: 0 if it has happened or was not requested.
+/// Makes the x1th allocation of the calling thread from now on fail; 0 cancels that. Returns how many allocations were
+/// left until the failure requested before: 0 if it has happened or was not requested.
 pub fn fail_nth(a: Args) -> Answer {
     control(a, Control::INJECT)?;
     let n = u32::try_from(a.word(1)).map_err(|_| Errno::EINVAL)?;
@@ -240,8 +240,8 @@ pub fn setting(a: Args) -> Answer {
     Ok(old)
 }
 
-/// Any process may raise its own score, as on Linux. What root or the holder of machine control sets is the least that
-/// others may set from then on, in programs that inherit it too.
+/// Any process may raise its own score, as on Linux. The value that root or the holder of machine control sets is the
+/// minimum that others may set from then on, also in programs that inherit it.
 fn oom_score_adj(a: Args, new: usize) -> Answer {
     /// Added to `oom_score_adj`, so that it can be a call's result.
     const BIAS: i32 = 1000;

@@ -57,22 +57,22 @@ fn again(nr: usize) -> Again {
     }
 }
 
-/// The call that the frame is in, if it was interrupted. Called once per call.
+/// The call of the frame, if it was interrupted. Called once per call.
 fn interrupted(frame: &mut TrapFrame) -> Option<usize> {
     let call = core::mem::replace(&mut frame.syscall, NO_SYSCALL);
     if call == NO_SYSCALL {
         return None;
     }
     if frame.x[0] as isize != Errno::EINTR.to_ret() {
-        // A transfer that was interrupted and has moved some bytes: how it would resume does not matter, and not to the
-        // next call.
+        // For an interrupted transfer that has moved some bytes: how it would resume does not matter any more, nor to
+        // the next call.
         current().signals.lock().resume = None;
         return None;
     }
     Some(call as usize)
 }
 
-/// A handler is about to run: an interrupted call is repeated after it, or has ended.
+/// Called before a handler runs: an interrupted call will be repeated after it, or has ended.
 pub fn after_handler(frame: &mut TrapFrame, action: &HandlerAction) {
     let Some(call) = interrupted(frame) else { return };
     let goes_on = current().signals.lock().resume.take().is_some();
@@ -81,7 +81,7 @@ pub fn after_handler(frame: &mut TrapFrame, action: &HandlerAction) {
     }
 }
 
-/// No handler ran: an interrupted call resumes.
+/// Called if no handler ran: an interrupted call resumes.
 pub fn without_handler(frame: &mut TrapFrame) {
     let Some(call) = interrupted(frame) else { return };
     let mut signals = current().signals.lock();
@@ -96,7 +96,7 @@ pub fn without_handler(frame: &mut TrapFrame) {
     }
 }
 
-/// Resumes at the SVC, which is the instruction before the saved pc.
+/// Repeats the call at the SVC, which is the instruction before the saved pc.
 fn make_again(frame: &mut TrapFrame) {
     const SVC: u64 = 4;
     frame.x[0] = frame.orig_x0;

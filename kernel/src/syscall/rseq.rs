@@ -19,7 +19,7 @@ pub fn rseq(a: Args) -> Answer {
     .map(|()| 0)
 }
 
-/// Commands for which a process must have registered, and how it does.
+/// Commands that require a registration of the process, and the commands that register.
 const REGISTERED: [(u32, u32); 3] = [
     (cmd::PRIVATE_EXPEDITED, cmd::REGISTER_PRIVATE_EXPEDITED),
     (cmd::PRIVATE_EXPEDITED_SYNC_CORE, cmd::REGISTER_PRIVATE_EXPEDITED_SYNC_CORE),
@@ -31,7 +31,7 @@ const REGISTRATIONS: u32 = cmd::REGISTER_GLOBAL_EXPEDITED
     | cmd::REGISTER_PRIVATE_EXPEDITED_SYNC_CORE
     | cmd::REGISTER_PRIVATE_EXPEDITED_RSEQ;
 
-/// All commands are expedited, by interrupts, and concern all CPUs.
+/// All commands are expedited, by interrupts, and affect all CPUs.
 pub fn membarrier(a: Args) -> Answer {
     let (command, flags) = (a.uint(0), a.uint(1));
     let takes_cpu = command == cmd::PRIVATE_EXPEDITED_RSEQ && flags == cmd::FLAG_CPU;
@@ -48,8 +48,7 @@ pub fn membarrier(a: Args) -> Answer {
             );
         }
         cmd::GET_REGISTRATIONS => {
-            // As on Linux, each private registration is one of the plain kind, too; but that does not allow its
-            // command.
+            // As on Linux, each private registration also counts as the plain one, but does not allow its command.
             let is_private = now & !cmd::REGISTER_GLOBAL_EXPEDITED != 0;
             return Ok((now | if is_private { cmd::REGISTER_PRIVATE_EXPEDITED } else { 0 }) as usize);
         }

@@ -1,5 +1,5 @@
-//! Permissions, owners, times and lengths of files, by path and by descriptor. Those of the boot archive are fixed:
-//! EROFS.
+//! Permissions, owners, times and lengths of files, by path and by descriptor. Those of the boot archive cannot be
+//! changed: EROFS.
 
 use quire_abi::Errno;
 use quire_abi::flags::Open;
@@ -22,7 +22,7 @@ use crate::task::clock;
 use crate::task::credentials::KEEP;
 use crate::task::thread::current;
 
-/// Changes attributes of an open object: EBADF for what was opened as a name only.
+/// Changes attributes of an open object: EBADF if it was opened as a name only.
 fn change_open(open: &OpenFile, change: &Change) -> Answer {
     match &open.object {
         _ if open.is_name_only() => Err(Errno::EBADF),
@@ -39,18 +39,18 @@ fn change_object(object: &Object, change: &Change) -> Answer {
     }
 }
 
-/// What a request for this change looks like.
+/// Calls `ask` with the request for this change.
 fn with_bytes<R>(change: &Change, ask: impl FnOnce(&Request<'_>) -> R) -> R {
     let text = quire_abi::layout::bytes_of(change);
     ask(&Request { op: op::SET, text, ..Request::LOOKUP })
 }
 
-/// A server has changed what it has the attributes of; those of a file are changed here.
+/// Completes a change: a server has changed the attributes that it keeps; those of a file are changed here.
 fn change_reached(reached: Reached, change: &Change) -> Answer {
     match Found::of(reached)? {
         Found::Archive(_) => Err(Errno::EROFS),
         Found::File(file, _) => change_file(&file, change),
-        // The times that are set are not those of its being written back later.
+        // A later write-back must not overwrite the times that are set.
         Found::Name(name) if name.is_stored() && inodes::was_written_back(name.place) => {
             with_bytes(change, |asked| ask_at(name.place, asked, &mut [])).map(|_| 0)
         }
@@ -73,7 +73,7 @@ fn change_file(file: &MemoryFile, change: &Change) -> Answer {
     Ok(0)
 }
 
-/// Changes attributes of what a path names.
+/// Changes attributes of the object that a path names.
 fn change_path(dirfd: i32, path: UserAddr, flags: u32, change: &Change) -> Answer {
     let reached = with_bytes(change, |asked| named(dirfd, path, flags, asked))?;
     match reached {
@@ -90,7 +90,7 @@ pub fn fchmod(a: Args) -> Answer {
     change_open(&table()?.get(a.int(0))?.file, &of_mode(a.uint(1)))
 }
 
-/// The call without flags has none, whatever x3 holds.
+/// The call without flags passes 0, whatever x3 contains.
 pub fn fchmodat(a: Args, flags: u32) -> Answer {
     if flags & !(at::SYMLINK_NOFOLLOW | at::EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
@@ -120,7 +120,7 @@ pub fn fchownat(a: Args) -> Answer {
     change_path(a.int(0), a.addr(1), flags, &of_owner(a.uint(2), a.uint(3)))
 }
 
-/// The times that utimensat asks for; `None` for a call that changes nothing.
+/// The times that utimensat sets; `None` for a call that changes nothing.
 fn times(at: Option<UserAddr>) -> Result<Option<Change>, Errno> {
     const NOW: i64 = (1 << 30) - 1;
     const OMIT: i64 = (1 << 30) - 2;
@@ -140,7 +140,7 @@ fn times(at: Option<UserAddr>) -> Result<Option<Change>, Errno> {
         NOW => Ok(Some(now)),
         OMIT => Ok(None),
         0..1_000_000_000 => {
-            // (Times before 1970 are 1970, and those beyond what 64 bits of nanoseconds have are their end.)
+            // (Times before 1970 become 1970, and times beyond 64 bits of nanoseconds become the maximum.)
             let seconds = u64::try_from(time.sec).unwrap_or(0);
             Ok(Some(seconds.saturating_mul(SECOND).saturating_add(time.nsec as u64)))
         }
@@ -181,14 +181,14 @@ pub fn truncate(a: Args) -> Answer {
     }
 }
 
-/// Nothing waits to be written anywhere but to disks and file systems on them: other files are memory. EINVAL for what
-/// has no content to keep.
+/// Only disks and the file systems on them have data to be written back: other files are memory. EINVAL for an object
+/// without content that could be made permanent.
 pub fn fsync(a: Args) -> Answer {
     let open = table()?.get(a.int(0))?.file;
     match &open.object {
         Object::Name(name) if mounts::stores(name.place.mount) => {
             let written = name.file.as_ref().map_or(Ok(()), |file| inodes::write_back(file));
-            // (An error of writing back is told of once, whoever has met it.)
+            // (A write-back error is reported once, whichever call has met it.)
             open.take_error()?;
             written?;
             message_file::sync(name.place).map(|()| 0)
@@ -198,7 +198,7 @@ pub fn fsync(a: Args) -> Answer {
     }
 }
 
-/// The same for a whole file system, whatever file of it the descriptor refers to.
+/// The same for a whole file system, whichever of its files the descriptor refers to.
 pub fn syncfs(a: Args) -> Answer {
     match &table()?.get(a.int(0))?.file.object {
         Object::Name(name) if mounts::stores(name.place.mount) => {
@@ -209,8 +209,8 @@ pub fn syncfs(a: Args) -> Answer {
     }
 }
 
-/// The same for all. Errors are nobody's, as on Linux. Those that were mounted last come first: what they write goes to
-/// others.
+/// The same for all file systems. Errors are reported to nobody, as on Linux. The last mounts come first, since they
+/// write to other ones.
 pub fn sync() -> Answer {
     for mount in mounts::all().rev().filter(|mount| mounts::stores(*mount)) {
         let _ = inodes::write_back_all(mount);

@@ -18,7 +18,7 @@ use crate::task::thread::current;
 use crate::task::wait::{self, Sleep};
 use crate::task::walk::Among;
 
-/// The one size of a signal set.
+/// The only valid size of a signal set.
 pub(super) const SET_SIZE: usize = 8;
 
 pub(super) fn valid(signal: u32) -> Result<u32, Errno> {
@@ -39,7 +39,7 @@ pub fn kill(a: Args) -> Answer {
             let table = TABLE.lock();
             let process = table.owner(pid as u32).ok_or(Errno::ESRCH)?;
             permit_signal(&table, process, info.signal)?;
-            // A record that does not fit is dropped, as on Linux.
+            // A record for which there is no room is dropped, as on Linux.
             signal::send_or_ask(&table, process, &info);
             Ok(())
         }
@@ -54,13 +54,13 @@ pub fn kill(a: Args) -> Answer {
     sent.map(|()| 0)
 }
 
-/// Sends to the members of a group that the caller may signal.
+/// Sends a signal to the members of a group that the caller may signal.
 pub(super) fn send_to_group(pgid: u32, info: &Info) -> Result<(), Errno> {
     send_to_permitted(Among::Group(pgid), info, |_| true)
 }
 
-/// Sends to those selected processes that the caller may signal. ESRCH if there are none, EPERM if it may signal none
-/// of them.
+/// Sends a signal to those selected processes that the caller may signal. ESRCH if there are none, EPERM if it may
+/// signal none of them.
 fn send_to_permitted(among: Among, info: &Info, is_meant: impl Fn(&Process) -> bool) -> Result<(), Errno> {
     let mut refused = false;
     let sent = signal::send_to_many(among, info, |table, process| {
@@ -76,7 +76,7 @@ fn send_to_permitted(among: Among, info: &Info, is_meant: impl Fn(&Process) -> b
     }
 }
 
-/// Sends to one thread, of the process `pid` if that is given.
+/// Sends a signal to one thread, of the process `pid` if given.
 fn send_to_thread(pid: Option<u32>, tid: i32, info: Info) -> Answer {
     let tid = u32::try_from(tid).ok().filter(|t| *t > 0).ok_or(Errno::EINVAL)?;
     let table = TABLE.lock();
@@ -85,7 +85,7 @@ fn send_to_thread(pid: Option<u32>, tid: i32, info: Info) -> Answer {
         return Err(Errno::ESRCH);
     }
     permit_signal(&table, process, info.signal)?;
-    // A process's first thread keeps its number when it has left; what it is sent is lost.
+    // A process's first thread keeps its number after it has ended; signals to it are lost.
     let Some(thread) = table.thread(tid).filter(|_| info.signal != 0) else { return Ok(0) };
     if signal::send_to_thread(&table, thread, &info) { Ok(0) } else { Err(Errno::EAGAIN) }
 }
@@ -140,7 +140,7 @@ pub fn sigtimedwait(a: Args) -> Answer {
     let info = match signal::take_of(thread, process, set) {
         Some(info) => info,
         None => {
-            // They count as unblocked during the wait, so that their senders wake this thread.
+            // The signals count as unblocked during the wait, so that their senders wake this thread.
             let blocked = {
                 let mut signals = thread.signals.lock();
                 let blocked = signals.blocked;
@@ -148,7 +148,8 @@ pub fn sigtimedwait(a: Args) -> Answer {
                 signals.blocked &= !set;
                 blocked
             };
-            // One that came between the last look and the decision to end the sleep has ended it, and is accepted too.
+            // A signal that arrived between the last check and the decision to end the sleep has ended it, and is
+            // accepted too.
             let result = wait::sleep(Sleep::Interruptible, deadline, || signal::take_of(thread, process, set))
                 .or_else(|error| signal::take_of(thread, process, set).ok_or(error));
             let mut signals = thread.signals.lock();
@@ -186,7 +187,7 @@ pub fn sigaction(a: Args) -> Answer {
     let old = {
         let actions = process.actions.lock();
         match new {
-            // Programs detect by what is read back which flags there are.
+            // Programs detect which flags exist by reading the action back.
             Some(new) => {
                 let (mask, flags) = (new.mask & !UNBLOCKABLE, new.flags & KNOWN_FLAGS);
                 actions.set(signal, Sigaction { mask, flags, ..new })
@@ -251,13 +252,14 @@ pub fn sigpending(a: Args) -> Answer {
     Ok(0)
 }
 
-/// The mask at `addr`, for a call that sleeps with it; `None` for a null address. EINVAL if `size` is not a mask's.
+/// The mask at `addr`, for a call that sleeps with it; `None` for a null address. EINVAL if `size` is not the size of a
+/// mask.
 pub fn mask_at(addr: Option<UserAddr>, size: usize) -> Result<Option<u64>, Errno> {
     let mask = addr.map(uaccess::get).transpose()?;
     if mask.is_some() && size != SET_SIZE { Err(Errno::EINVAL) } else { Ok(mask) }
 }
 
-/// Sleeps with a mask. It is undone at once, unless a signal has ended the sleep: then after the handler.
+/// Sleeps with a mask. The old mask is restored at once, unless a signal has ended the sleep: then after the handler.
 pub fn sleep_with(mask: Option<u64>, sleep: impl FnOnce() -> Answer) -> Answer {
     if let Some(mask) = mask {
         replace_mask(mask);
@@ -269,7 +271,7 @@ pub fn sleep_with(mask: Option<u64>, sleep: impl FnOnce() -> Answer) -> Answer {
     result
 }
 
-/// Replaces the mask while a call sleeps; the old one is restored when a handler has returned, or by [`restore_mask`].
+/// Replaces the mask while a call sleeps; the old mask is restored when a handler has returned, or by [`restore_mask`].
 fn replace_mask(mask: u64) {
     let thread = current();
     let mut signals = thread.signals.lock();
@@ -301,7 +303,7 @@ pub fn sigreturn(frame: &mut TrapFrame) -> Answer {
         signal::force(current(), Info::of_fault(sig::SEGV, MAPERR, frame.sp));
     }
     frame.syscall = NO_SYSCALL;
-    // Other signals may be deliverable now; and all registers are to be loaded.
+    // Other signals may be deliverable now; and all registers must be loaded from the frame.
     current().set_work(work::SIGNAL);
     // x0 is restored with the interrupted program's registers.
     Ok(frame.x[0] as usize)

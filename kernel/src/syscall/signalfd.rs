@@ -16,7 +16,7 @@ use crate::task::point::resched_point;
 use crate::task::signal::{Info, UNBLOCKABLE};
 use crate::task::wait::Sleep;
 
-/// A new file for a set of signals, or another set for an old one.
+/// Makes a file for a set of signals, or changes the set of an existing one.
 pub fn create(a: Args) -> Answer {
     if a.word(2) != SET_SIZE {
         return Err(Errno::EINVAL);
@@ -36,7 +36,7 @@ pub fn create(a: Args) -> Answer {
     Ok(a.int(0) as usize)
 }
 
-/// Reads as many signals as there are and as fit; sleeps for the first only.
+/// Reads as many pending signals as fit; sleeps only for the first one.
 pub fn read(signals: &SignalFd, nonblocking: bool, to: &mut Buffers<'_>) -> Answer {
     const SIZE: usize = size_of::<SignalfdSiginfo>();
     if to.left() < SIZE {
@@ -58,7 +58,7 @@ pub fn read(signals: &SignalFd, nonblocking: bool, to: &mut Buffers<'_>) -> Answ
     Ok(done)
 }
 
-/// The fields that Linux's `siginfo_layout` finds in a record.
+/// The fields that Linux's `siginfo_layout` selects for a record.
 fn record(info: &Info) -> SignalfdSiginfo {
     let [first, second, third, fourth] = info.fields;
     let plain =

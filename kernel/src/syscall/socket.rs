@@ -1,4 +1,4 @@
-//! Sockets: making, naming and connecting them. Messages are in `socket_message`, options in `socket_option`.
+//! Sockets: making, binding and connecting them. Messages are in `socket_message`, options in `socket_option`.
 //!
 //! Only local sockets exist: EAFNOSUPPORT for other families.
 
@@ -67,7 +67,7 @@ pub fn socket(a: Args) -> Answer {
 pub fn socketpair(a: Args) -> Answer {
     let (kind, status, close_on_exec) = asked(&a)?;
     let [first, second] = socket::pair(kind)?;
-    // (Each file closes its socket, also if it gets no descriptor.)
+    // (Each file closes its socket, even if it gets no descriptor.)
     let first = OpenFile::new(Object::Socket(first), status | Open::RDWR)?;
     let second = OpenFile::new(Object::Socket(second), status | Open::RDWR)?;
     let rights = Rights::READ | Rights::WRITE;
@@ -102,7 +102,7 @@ pub(super) fn of(file: &OpenFile) -> Result<&KArc<Socket>, Errno> {
     }
 }
 
-/// Bytes of an address that a program gives.
+/// The bytes of an address that a program passes.
 pub(super) struct Given {
     bytes: [u8; GIVEN_MAX],
     len: usize,
@@ -123,12 +123,12 @@ impl Given {
         &self.bytes[..self.len]
     }
 
-    /// Whether it says that there is no address.
+    /// Whether it means that there is no address.
     fn is_unspecified(&self) -> bool {
         self.len >= HEADER && self.bytes[..HEADER] == [0; HEADER]
     }
 
-    /// The socket with this name, for one of the kind of `from`. EINVAL, ECONNREFUSED, EPROTOTYPE; errors of a path.
+    /// The socket with this name, of the same kind as `from`. EINVAL, ECONNREFUSED, EPROTOTYPE; errors of a path.
     pub fn find(&self, from: &KArc<Socket>) -> Result<KArc<Socket>, Errno> {
         let address = Address::parse(self.bytes())?.ok_or(Errno::EINVAL)?;
         match address.name() {
@@ -138,7 +138,7 @@ impl Given {
     }
 }
 
-/// The node of a socket that a path names, which the caller may write to. EACCES, ECONNREFUSED.
+/// The node of a socket at a path, if the caller may write to it. EACCES, ECONNREFUSED.
 fn node_at(path: &[u8]) -> Result<Place, Errno> {
     let mut path = Path::new(path)?;
     let served = match request(quire_abi::layout::at::FDCWD, &mut path, &Request::LOOKUP)? {
@@ -218,14 +218,14 @@ pub fn accept(a: Args, flags: u32) -> Answer {
     Ok(fd as usize)
 }
 
-/// Stores an address at `at`, for which there are as many bytes as the word at `len_at` says; that gets its length.
+/// Stores an address at `at`; the word at `len_at` has the size of the buffer, and gets the address's length.
 pub(super) fn tell(address: Option<&Address>, at: UserAddr, len_at: UserAddr) -> Result<(), Errno> {
     let room: i32 = uaccess::get(len_at)?;
     let len = store(address, at, usize::try_from(room).map_err(|_| Errno::EINVAL)?)?;
     uaccess::put(len_at, &(len as u32))
 }
 
-/// Stores an address at `at`, up to `room` bytes; returns its length.
+/// Stores up to `room` bytes of an address at `at`; returns its length.
 pub(super) fn store(address: Option<&Address>, at: UserAddr, room: usize) -> Result<usize, Errno> {
     let mut told = [0; TOLD_MAX];
     let len = Address::tell(address, &mut told);

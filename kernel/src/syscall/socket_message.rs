@@ -1,6 +1,6 @@
-//! Sending and receiving: send and recv with their families, control messages.
+//! Sending and receiving: send, recv and related calls, and control messages.
 //!
-//! Linux ignores flags of messages that a local socket does not know, and so does this; MSG_OOB is refused.
+//! Linux ignores message flags that local sockets do not support, and so does this; MSG_OOB is refused.
 
 use alloc::vec::Vec;
 
@@ -22,16 +22,16 @@ use crate::task::point::resched_point;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
 
-/// Bytes of control messages, at most (Linux's `optmem_max`).
+/// The maximum length of control messages (Linux's `optmem_max`).
 const CONTROL_MAX: u64 = 131_072;
 
 /// Most parts of a vector.
 const IOV_MAX: u64 = 1024;
 
-/// Bytes of an address that are looked at: what is beyond is cut off.
+/// The maximum number of bytes of an address that are examined: the rest is cut off.
 const NAME_MAX: u32 = 128;
 
-/// What a program sends beside bytes.
+/// What a program sends in addition to bytes.
 #[derive(Default)]
 struct Control {
     files: Vec<Descriptor>,
@@ -96,7 +96,7 @@ impl Control {
     }
 }
 
-/// EPERM for an identity that the caller may not show; ESRCH for a process that does not exist.
+/// EPERM for credentials that the caller may not use; ESRCH for a process that does not exist.
 fn check_credentials(said: &Ucred) -> Result<(), Errno> {
     let credentials = current().process().credentials.lock().clone();
     let has = |ids: &crate::task::credentials::Ids, id: u32| [ids.real, ids.effective, ids.saved].contains(&id);
@@ -109,7 +109,7 @@ fn check_credentials(said: &Ucred) -> Result<(), Errno> {
     if is_there { Ok(()) } else { Err(Errno::ESRCH) }
 }
 
-/// Sends bytes; as write does without flags.
+/// Sends bytes, as write does, without flags.
 pub(super) fn send_from(file: &OpenFile, from: &mut Buffers<'_>) -> Answer {
     transmit(file, from, None, Control::default(), 0)
 }
@@ -194,7 +194,7 @@ fn receive(file: &OpenFile, to: &mut Buffers<'_>, flags: u32, names: bool) -> Re
     })
 }
 
-/// What recv returns of a message: with MSG_TRUNC all of its length, also of what was cut off.
+/// The result of recv for a message: with MSG_TRUNC its whole length, including the part that was cut off.
 fn length(got: &Got, kind: Kind, flags: u32) -> usize {
     if kind != Kind::Stream && flags & msg::TRUNC != 0 { got.whole } else { got.len }
 }
@@ -225,12 +225,12 @@ pub fn recvfrom(a: Args) -> Answer {
     Ok(length(&got, kind, a.uint(3)))
 }
 
-/// One message, as a header says.
+/// Sends one message, as described by a header.
 fn send_one(file: &OpenFile, header: &MsgHdr, flags: u32) -> Answer {
     if header.count > IOV_MAX {
         return Err(Errno::EMSGSIZE);
     }
-    // (Of a null pointer the length does not count.)
+    // (If the pointer is null, the length does not matter.)
     if header.name != 0 && (header.name_len as i32) < 0 {
         return Err(Errno::EINVAL);
     }
@@ -285,7 +285,7 @@ struct Told {
 }
 
 impl Told {
-    /// One control message, cut off where the room ends.
+    /// Stores one control message, cut off where the buffer ends.
     fn put(&mut self, kind: i32, data: &[u8]) -> Result<(), Errno> {
         let len = control::HEADER + data.len();
         if self.room - self.used < control::HEADER {
@@ -306,7 +306,7 @@ impl Told {
         Ok(())
     }
 
-    /// As many descriptors as there is room for; the others are closed.
+    /// Stores as many descriptors as fit; the others are closed.
     fn put_files(&mut self, files: Vec<Descriptor>, close_on_exec: bool) -> Result<(), Errno> {
         let room = (self.room - self.used).saturating_sub(control::HEADER) / size_of::<i32>();
         let mut fds: [[u8; 4]; MOST] = [[0; 4]; MOST];
@@ -332,7 +332,7 @@ impl Told {
     }
 }
 
-/// One message, as the header at `at` says.
+/// Receives one message, as described by the header at `at`.
 fn receive_one(file: &OpenFile, at: UserAddr, flags: u32) -> Answer {
     let mut header: MsgHdr = uaccess::get(at)?;
     if header.count > IOV_MAX {
@@ -381,7 +381,7 @@ pub fn recvmsg(a: Args) -> Answer {
     receive_one(&file, a.addr(1), a.uint(2))
 }
 
-/// The time is looked at between messages only, as on Linux.
+/// The time is only checked between messages, as on Linux.
 pub fn recvmmsg(a: Args) -> Answer {
     let file = file_at(a.int(0))?;
     of(&file)?;

@@ -13,11 +13,11 @@ use crate::arch::uaccess;
 use crate::ipc::socket::{Kind, Socket};
 use crate::task::thread::current;
 
-/// What a program may set a buffer to (Linux's `wmem_max`), and the least that it gets.
+/// The maximum size of a buffer that a program may set (Linux's `wmem_max`), and the minimum.
 const BUFFER_MAX: u32 = 212_992;
 const BUFFER_MIN: u32 = 4_608;
 
-/// Options that are on or off. Local sockets keep all but one without effect, as on Linux.
+/// Options that are on or off. For local sockets all but one are stored without effect, as on Linux.
 const SWITCHES: [u32; 7] = [
     option::REUSEADDR,
     option::DONTROUTE,
@@ -36,7 +36,7 @@ fn to_ns(time: Timeval) -> Result<u64, Errno> {
     if !(0..1_000_000).contains(&time.usec) {
         return Err(Errno::EDOM);
     }
-    // (Linux takes a negative time for none at all to wait; no program asks for it.)
+    // (On Linux a negative time means not to wait at all; no known program uses it.)
     let sec = u64::try_from(time.sec).unwrap_or(0);
     Ok(sec.saturating_mul(SECOND).saturating_add(time.usec as u64 * MICROSECOND))
 }
@@ -81,7 +81,7 @@ pub fn setsockopt(a: Args) -> Answer {
         option::SNDBUF | option::RCVBUF => set_buffer(socket, which == option::RCVBUF, value.min(BUFFER_MAX)),
         option::SNDBUFFORCE | option::RCVBUFFORCE if !is_root() => return Err(Errno::EPERM),
         option::SNDBUFFORCE | option::RCVBUFFORCE => {
-            // (More would let one socket take memory without a bound.)
+            // (A larger buffer would let one socket take memory without limit.)
             set_buffer(socket, which == option::RCVBUFFORCE, value.min(BUFFER_MAX));
         }
         _ => return Err(Errno::ENOPROTOOPT),
@@ -89,13 +89,13 @@ pub fn setsockopt(a: Args) -> Answer {
     Ok(0)
 }
 
-/// Stores a value, as much of it as there is room for; the word at `len_at` says how much, and gets how much was
-/// stored.
+/// Stores a value, or as much of it as fits; the word at `len_at` has the size of the buffer, and gets the number of
+/// bytes stored.
 fn answer<T: Pod>(value: T, at: UserAddr, len_at: UserAddr) -> Answer {
     let room: i32 = uaccess::get(len_at)?;
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
     let len = room.min(size_of::<T>());
-    // SAFETY: a `Pod` has no padding, so that all its bytes are initialised.
+    // SAFETY: a `Pod` has no padding, so all its bytes are initialised.
     let bytes = unsafe { core::slice::from_raw_parts(core::ptr::from_ref(&value).cast::<u8>(), len) };
     if uaccess::copy_to_user(at, bytes)? < len {
         return Err(Errno::EFAULT);

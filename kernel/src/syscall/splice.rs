@@ -1,7 +1,8 @@
-//! splice, tee and vmsplice: from and to pipes. Bytes are copied once, as by read and write; pages are not moved.
+//! splice, tee and vmsplice: transfers from and to pipes. Bytes are copied once, as by read and write; pages are not
+//! moved.
 //!
-//! Whoever holds a claim on the bytes of one pipe does not wait for room in another one: the claim is given up first,
-//! so two that splice in opposite directions do not wait for each other.
+//! The holder of a claim on the bytes of one pipe does not wait for room in another one: it gives up the claim first,
+//! so two threads that splice in opposite directions do not wait for each other.
 
 use core::sync::atomic::Ordering;
 
@@ -23,7 +24,7 @@ use crate::task::wait::Sleep;
 const NONBLOCK: u32 = 2;
 const KNOWN: u32 = 0xf;
 
-/// The pipe that an open file is a side of.
+/// The pipe of an open file that is one of its sides.
 fn pipe(file: &OpenFile, side: Side) -> Option<&KArc<Pipe>> {
     match &file.object {
         Object::Pipe(pipe, here) if *here == side => Some(pipe),
@@ -31,7 +32,7 @@ fn pipe(file: &OpenFile, side: Side) -> Option<&KArc<Pipe>> {
     }
 }
 
-/// Bytes of a pipe, to be written to a file.
+/// Bytes of a pipe that are to be written to a file.
 struct FromPipe<'a, 'b> {
     claim: &'a mut Reading<'b>,
     left: usize,
@@ -45,8 +46,8 @@ impl Feed for FromPipe<'_, '_> {
     unsafe fn copy(&mut self, to: *mut u8, n: usize) -> usize {
         let bytes = self.claim.next();
         let n = n.min(bytes.len()).min(self.left);
-        // SAFETY: the bytes are the claim's; `to` may be written, which the caller promises. A page of a pipe is no
-        // page of a file.
+        // SAFETY: the bytes are covered by the claim; `to` may be written, which the caller promises. A page of a pipe
+        // is never a page of a file.
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, n) };
         n
     }
@@ -105,7 +106,7 @@ pub fn tee(a: Args) -> Answer {
     }
 }
 
-/// Copies bytes from pipe to pipe, up to [`COPY`] of those that are there; if `moves`, they leave the first one.
+/// Copies up to [`COPY`] of the bytes in one pipe to another; if `moves`, they are removed from the first one.
 fn between(from: &Pipe, to: &Pipe, len: usize, now: bool, moves: bool) -> Answer {
     loop {
         let Some(mut source) = from.read(len, now)? else { return Ok(0) };
@@ -120,7 +121,7 @@ fn between(from: &Pipe, to: &Pipe, len: usize, now: bool, moves: bool) -> Answer
             Err(e) => return Err(e),
         };
         let mut done = 0;
-        // (What is read is only noted at the end, so that a look leaves it there.)
+        // (Reading is only noted at the end, so that a peek leaves the bytes there.)
         while done < len {
             let bytes = source.next();
             let room = match target.next() {
@@ -144,7 +145,7 @@ fn between(from: &Pipe, to: &Pipe, len: usize, now: bool, moves: bool) -> Answer
     }
 }
 
-/// From a pipe to something else: what is there, once there is something.
+/// From a pipe to another object: the bytes that are there, once there are some.
 fn out_of(source: &Pipe, to: &OpenFile, a: &Args, len: usize, now: bool) -> Answer {
     let own = content::position(a, 3)?;
     let is_file = to.object.memory().is_some();
@@ -214,7 +215,7 @@ fn write_claim(claim: &mut Reading<'_>, to: &OpenFile, most: usize, place: Place
     }
 }
 
-/// From something else to a pipe: as much as there is room for, once there is some.
+/// From another object to a pipe: as much as there is room for, once there is some.
 fn into(from: &OpenFile, a: &Args, target: &Pipe, len: usize, now: bool) -> Answer {
     const PIECE: usize = crate::ipc::pipe::ATOMIC;
     if let Object::Socket(_) = &from.object {
@@ -257,7 +258,7 @@ fn into(from: &OpenFile, a: &Args, target: &Pipe, len: usize, now: bool) -> Answ
     Ok(done)
 }
 
-/// Between a program's memory and a pipe: as writev and readv do.
+/// Between a program's memory and a pipe, like writev and readv.
 pub fn vmsplice(a: Args) -> Answer {
     let flags = a.uint(3);
     if flags & !KNOWN != 0 {

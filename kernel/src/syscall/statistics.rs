@@ -31,7 +31,7 @@ use crate::vm::{GROUPS, PAGES, RECLAIM, SPACES, events, kernel_map, stack};
 
 const _: () = assert!(BLOCK_PAGES == PAGEBLOCK_PAGES as u64 && PAGEBLOCK_PAGES <= PageBlocks::FREE as usize);
 
-/// A migrate type of a zone; zone by zone.
+/// The record of a migrate type of a zone, in the order of the zones.
 pub fn page_type(index: usize) -> Option<PageTypeInfo> {
     let kind = MigrateType::ALL[index % MigrateType::COUNT];
     let zone = PAGES.zones().nth(index / MigrateType::COUNT)?;
@@ -63,10 +63,10 @@ pub fn page_blocks(zone: usize, from: usize) -> Option<PageBlocks> {
     Some(record)
 }
 
-/// Page blocks that are looked at between two points: a frame takes some ten instructions.
+/// How many page blocks are examined between two points: a frame takes about ten instructions.
 const BLOCKS: usize = 8;
 
-/// What the frames of page blocks of a zone are used for, from the number `from` on.
+/// What the frames of a zone's page blocks are used for, from the number `from` on.
 pub fn block_use(zone: usize, from: usize) -> Result<Option<BlockUse>, Errno> {
     let Some(zone) = PAGES.zones().nth(zone) else { return Ok(None) };
     let numbers = zone.block_numbers();
@@ -118,7 +118,7 @@ fn use_of(state: PageState) -> usize {
     }
 }
 
-/// A slab cache; after the last one, a record for memory in no cache.
+/// A slab cache; after the last one, a record for memory that is in no cache.
 pub fn slab(index: usize) -> Option<SlabCacheInfo> {
     if let Some(info) = SLAB.slab_info(index) {
         return Some(SlabCacheInfo {
@@ -136,7 +136,7 @@ pub fn slab(index: usize) -> Option<SlabCacheInfo> {
     is_behind_last.then(|| SlabCacheInfo { name: name("(no slabs)"), pages, ..SlabCacheInfo::default() })
 }
 
-/// The first area that ends behind an address.
+/// The first area that ends after an address.
 pub fn vmalloc(from: usize) -> Option<VmallocInfo> {
     let found = VMALLOC.next_area(VirtAddr::new(from))?;
     let mut caller = Text([0; 64], 0);
@@ -159,7 +159,7 @@ pub fn vmalloc(from: usize) -> Option<VmallocInfo> {
     })
 }
 
-/// How many there are of what one event makes and another one ends. (CPUs are read one after the other.)
+/// The number of objects that one event creates and another one ends. (The CPUs' counts are read one after the other.)
 fn held(made: Event, ended: Event) -> usize {
     let ended = events::sum(ended);
     events::sum(made).saturating_sub(ended) as usize
@@ -170,7 +170,7 @@ pub fn shared() -> usize {
     held(Event::ObjectAlloc, Event::ObjectFree).saturating_sub(SPACES.cached())
 }
 
-/// A name, and the function that gives its value.
+/// A name, and the function that returns its value.
 type Source<T> = (&'static str, fn() -> T);
 
 /// Current numbers of pages.
@@ -207,7 +207,7 @@ const GAUGES: &[Source<usize>] = &[
     ("nr_bad_pages", || PAGES.bad_pages()),
 ];
 
-/// Other counts since boot: pages that went in and out of zones, and the longest latencies.
+/// Other counts since boot: pages that entered and left zones, and the longest latencies.
 const TRAFFIC: &[Source<u64>] = &[
     ("pgalloc", || PAGES.zones().map(|zone| zone.events().0).sum()),
     ("pgfree", || PAGES.zones().map(|zone| zone.events().1).sum()),
@@ -236,7 +236,7 @@ pub fn counter(index: usize) -> Option<Counter> {
     Some(Counter { name: name(text), value })
 }
 
-/// A name that is cut is one that nobody finds.
+/// A truncated name could not be found by anybody.
 const _: () = {
     const fn fits(name: &str) -> bool {
         name.len() <= size_of::<Counter>() - size_of::<u64>()
@@ -258,7 +258,7 @@ const _: () = {
     }
 };
 
-/// Reclaim's lists of a node, of a control group, or of what is in none.
+/// Reclaim's lists of a node, for a control group or for pages of no group.
 pub fn lists(group: usize, node: usize) -> Option<ListsInfo> {
     const { assert!(GENERATIONS == reclaim::GENERATIONS) }
     let view = match Key(group as u64) {
@@ -303,7 +303,7 @@ pub fn cma(index: usize) -> Option<CmaInfo> {
     })
 }
 
-/// A NUL-padded field; what does not fit is left out.
+/// A NUL-padded field; text that does not fit is omitted.
 pub(super) fn name<const N: usize>(text: &str) -> [u8; N] {
     let mut field = Text([0; N], 0);
     let _ = field.write_str(text);

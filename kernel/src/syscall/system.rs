@@ -1,4 +1,4 @@
-//! The machine and its names, its log and its power, as Linux's calls have them.
+//! The machine: its names, its log and its power, with Linux's calls.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,7 +22,7 @@ use crate::task::thread::current;
 use crate::task::wait::{self, Sleep};
 use crate::vm::{Cpu, SPACES, SpinLock};
 
-/// Bytes of a name, the NUL at its end not counted.
+/// The maximum length of a name in bytes, without its NUL.
 const NAME: usize = 64;
 
 type Name = [u8; NAME + 1];
@@ -37,7 +37,7 @@ const fn name(text: &str) -> Name {
     bytes
 }
 
-/// What the machine is called, and its NIS domain.
+/// The machine's host name, and its NIS domain.
 static NAMES: SpinLock<[Name; 2]> = SpinLock::new(Cpu, Rank::Descriptors, [name("quire"), name("(none)")]);
 
 pub fn uname(a: Args) -> Answer {
@@ -45,7 +45,7 @@ pub fn uname(a: Args) -> Answer {
     let names = Utsname {
         sysname: name("Quire"),
         nodename,
-        // Linux programs ask whether the kernel is new enough; the calls that there are, are those of 6.x.
+        // Linux programs check whether the kernel is new enough; the implemented calls are those of 6.x.
         release: name(concat!("6.12.0-quire-", env!("CARGO_PKG_VERSION"))),
         version: name("#1 SMP"),
         machine: name("aarch64"),
@@ -84,7 +84,7 @@ pub fn sysinfo(a: Args) -> Answer {
         sharedram: (statistics::shared() * PAGE_SIZE) as u64,
         totalswap: (swap.slots * PAGE_SIZE) as u64,
         freeswap: (swap.slots.saturating_sub(swap.used) * PAGE_SIZE) as u64,
-        // (With 16 bits behind the point.)
+        // (With 16 fractional bits.)
         loads: system.loads.map(|load| load << (16 - load::SHIFT)),
         procs: system.processes.min(u32::from(u16::MAX)) as u16,
         mem_unit: 1,
@@ -108,14 +108,14 @@ pub fn reboot(a: Args) -> Answer {
     }
 }
 
-/// Where the next SYSLOG_ACTION_READ begins, and from where on SYSLOG_ACTION_READ_ALL shows.
+/// Where the next SYSLOG_ACTION_READ begins, and where SYSLOG_ACTION_READ_ALL begins.
 static READ_FROM: AtomicUsize = AtomicUsize::new(0);
 static CLEARED_TO: AtomicUsize = AtomicUsize::new(0);
-/// What SYSLOG_ACTION_CONSOLE_ON goes back to; 0 for nothing.
+/// The level that SYSLOG_ACTION_CONSOLE_ON restores; 0 for none.
 static LEVEL_BEFORE: AtomicUsize = AtomicUsize::new(0);
 
-/// klogctl. Anybody may read all of the log and ask for its size; the rest is root's. Lines have no level before them,
-/// and the level says what is logged at all: to the port and to the buffer.
+/// klogctl. Anybody may read the whole log and ask for its size; everything else is for root only. Lines are not
+/// prefixed with their level, and the level determines what is logged at all, both to the port and to the buffer.
 pub fn syslog(a: Args) -> Answer {
     let what = a.int(0);
     if !matches!(what, action::READ_ALL | action::SIZE_BUFFER) {
@@ -174,9 +174,9 @@ fn read_log(what: i32, to: UserAddr, len: usize) -> Answer {
     Ok(done)
 }
 
-/// Sleeps until there is something new, and takes it.
+/// Sleeps until there is new text, and reads it.
 fn read_new(to: UserAddr, len: usize) -> Answer {
-    /// Nanoseconds between two looks: whoever logs may hold any lock, and wakes nobody.
+    /// Nanoseconds between two checks: a thread that logs may hold any lock, so it wakes nobody.
     const PAUSE: u64 = 50_000_000;
     loop {
         let from = READ_FROM.load(Ordering::Relaxed);
@@ -189,7 +189,7 @@ fn read_new(to: UserAddr, len: usize) -> Answer {
     }
 }
 
-/// Copies from a position of the log on; the bytes, and the position after them.
+/// Copies the log from a position on; returns the number of bytes, and the position after them.
 fn copy_log(mut from: usize, to: UserAddr, len: usize) -> Result<(usize, usize), Errno> {
     let mut piece = [0; 256];
     let mut done = 0;
@@ -208,7 +208,8 @@ fn copy_log(mut from: usize, to: UserAddr, len: usize) -> Result<(usize, usize),
     Ok((done, from))
 }
 
-/// Linux logs what is more urgent than its level: errors are 3, warnings 4, news 6, and what helps to debug 7.
+/// Linux logs messages that are more urgent than its level: errors are 3, warnings 4, information 6, and debug
+/// messages 7.
 const LEVELS: [(usize, LevelFilter); 5] = [
     (8, LevelFilter::Debug),
     (7, LevelFilter::Info),

@@ -50,9 +50,9 @@ pub fn clock_gettime(a: Args) -> Answer {
     Ok(0)
 }
 
-/// The clock of CPU time with a number: 2 and 3 for the caller, and those below 0 that a C library makes of the number
-/// of a process, or of a thread of the calling one, and of what of its time counts. The caller may name itself as a
-/// process to read it. EINVAL.
+/// The CPU-time clock with this number: 2 and 3 are the caller's. A C library makes negative numbers from the number of
+/// a process, or of a thread of the calling process, and from the part of its time that is measured. To read its clock,
+/// the caller may name itself as a process. EINVAL.
 pub fn cpu_clock(number: i32, to_read: bool) -> Result<CpuClock, Errno> {
     const OF_THREAD: i32 = 4;
     let me = current();
@@ -75,11 +75,11 @@ pub fn cpu_clock(number: i32, to_read: bool) -> Result<CpuClock, Errno> {
         Whose::Process(TABLE.lock().process(id).cloned().ok_or(Errno::EINVAL)?)
     };
     let clock = CpuClock { whose, part };
-    // A thread of another process has no clock for the caller.
+    // The caller cannot use the clock of a thread of another process.
     clock.now().map(|_| clock).ok_or(Errno::EINVAL)
 }
 
-/// CPU time of the calling process, all threads.
+/// CPU time of all threads of the calling process.
 pub fn process_time() -> Spent {
     sched::charge_current();
     current().process().whole.time.spent()
@@ -107,8 +107,8 @@ pub fn gettimeofday(a: Args) -> Answer {
     Ok(0)
 }
 
-/// What settimeofday was last told of the time zone: minutes west, and the type of daylight-saving time. The kernel
-/// does not use it.
+/// The time zone that settimeofday has set last: minutes west, and the type of daylight-saving time. The kernel does
+/// not use it.
 static ZONE: AtomicU64 = AtomicU64::new(0);
 
 pub fn clock_settime(a: Args) -> Answer {
@@ -130,7 +130,8 @@ pub fn settimeofday(a: Args) -> Answer {
 
 /// The checks are in Linux's order: first the time, then the caller's privilege.
 fn set_time(time: Option<Timespec>, zone: Option<[i32; 2]>) -> Answer {
-    /// Seconds that a clock may show, so that it runs for 30 more years (`TIME_SETTOD_SEC_MAX`).
+    /// The latest time in seconds that a clock may be set to, so that it can run for 30 more years
+    /// (`TIME_SETTOD_SEC_MAX`).
     const LATEST: i64 = i64::MAX / NS as i64 - 30 * 365 * 24 * 3600;
     const WIDEST_ZONE: i32 = 15 * 60;
     let time = match time {
@@ -155,7 +156,7 @@ pub fn nanosleep(a: Args) -> Answer {
 pub fn clock_nanosleep(a: Args) -> Answer {
     match a.int(0) {
         clock::REALTIME | clock::MONOTONIC | clock::BOOTTIME | clock::TAI => {}
-        // The clocks that Linux cannot sleep on, and one that this kernel cannot.
+        // The clocks on which Linux cannot sleep, and one on which this kernel cannot.
         clock::MONOTONIC_RAW | clock::REALTIME_COARSE | clock::MONOTONIC_COARSE | clock::PROCESS_CPUTIME_ID => {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -188,7 +189,7 @@ pub fn sleep(deadline: u64, rest: Option<UserAddr>) -> Answer {
     result.map(|()| 0)
 }
 
-/// The CPU time that a timer of `setitimer` goes by; `None` for the one that goes by the clock. EINVAL.
+/// The CPU time that a timer of `setitimer` measures; `None` for the timer of real time. EINVAL.
 fn part_of(which: i32) -> Result<Option<Part>, Errno> {
     match which {
         itimer::REAL => Ok(None),

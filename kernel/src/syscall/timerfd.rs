@@ -15,7 +15,7 @@ use crate::task::clock::Base;
 use crate::task::credentials::{Privilege, require};
 use crate::task::thread::current;
 
-/// The machine never sleeps so deep that an alarm's clock would differ from the plain one. EINVAL for a clock without
+/// The machine never suspends, so the alarm clocks do not differ from the plain ones. EINVAL for a clock without
 /// timers.
 fn base_of(number: i32) -> Result<Base, Errno> {
     match number {

@@ -33,22 +33,22 @@ static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 /// How a call transfers.
 #[derive(Clone, Copy, Debug, Default)]
 struct How {
-    /// Where, instead of at the file's own position, which then advances.
+    /// The position, if it is not the open file's own, which then advances.
     position: Option<u64>,
-    /// Whether a write goes to the end, whatever the file's status says.
+    /// Whether a write appends, whatever the file's status flags are.
     append: Option<bool>,
     /// It does not sleep.
     now: bool,
 }
 
 impl How {
-    /// At a position. EINVAL for one below 0.
+    /// At a position. EINVAL for a negative one.
     fn at(position: u64) -> Result<Self, Errno> {
         let position = i64::try_from(position).map_err(|_| Errno::EINVAL)?;
         Ok(Self { position: Some(position as u64), ..Self::default() })
     }
 
-    /// As preadv2 and pwritev2 say: position -1 is the file's own.
+    /// As for preadv2 and pwritev2: position -1 means the open file's own.
     fn with_flags(file: &OpenFile, position: u64, flags: u32) -> Result<Self, Errno> {
         let known = rwf::HIPRI | rwf::DSYNC | rwf::SYNC | rwf::NOWAIT | rwf::APPEND | rwf::NOAPPEND;
         let has = |flag: u32| flags & flag != 0;
@@ -143,7 +143,7 @@ fn in_pieces(len: usize, cut: Sleep, mut step: impl FnMut(usize, usize) -> Answe
     Ok(done)
 }
 
-/// The first bytes may take a sleep; then everything else that is there is read.
+/// Only the first bytes may require a sleep; then everything else that is there is read.
 pub(super) fn read_pipe(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>) -> Answer {
     let mut done = 0;
     while to.left() > 0 {
@@ -163,7 +163,7 @@ pub(super) fn read_pipe(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>) ->
                     claim.pass(n);
                     done += n;
                 }
-                // (What was copied stays in the pipe.)
+                // (The bytes that were copied stay in the pipe.)
                 Ok(_) | Err(_) if done > 0 => return Ok(done),
                 _ => return Err(Errno::EFAULT),
             }
@@ -193,7 +193,7 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>, how: How) -> Answer {
         Object::Null | Object::Zero => Ok(from.left()),
         _ if how.position.is_some() => Err(Errno::ESPIPE),
         Object::Console => {
-            // One call's bytes are not interleaved with others'.
+            // The bytes of one call are not interleaved with those of others.
             let turn = tty::writer(file.is_nonblocking())?;
             let mut piece = [0; PIECE];
             in_pieces(from.left(), Sleep::Interruptible, |_, n| {
@@ -208,7 +208,7 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>, how: How) -> Answer {
     }
 }
 
-/// Each part of a vector is a write of its own, as on Linux, of exactly 8 bytes.
+/// Each part of a vector is a separate write, as on Linux, of exactly 8 bytes.
 fn write_counter(counter: &EventFd, nonblocking: bool, from: &mut Buffers<'_>) -> Answer {
     let mut more = [0; size_of::<u64>()];
     let mut done = 0;
@@ -250,8 +250,9 @@ pub(super) fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>)
     put_in(pipe, len, nonblocking, |to| from.take(to))
 }
 
-/// Writes `len` bytes to a pipe, which `take` puts where it is told; it returns how many. If they cannot be read to the
-/// end, whole pages of them are written, as on Linux. Without a reader it also sends SIGPIPE.
+/// Writes `len` bytes to a pipe; `take` copies them to the slice that it gets, and returns how many it copied. If they
+/// cannot be read to the end, only whole pages of them are written, as on Linux. Without a reader it also sends
+/// SIGPIPE.
 pub(super) fn put_in(pipe: &Pipe, len: usize, nonblocking: bool, mut take: impl FnMut(&mut [u8]) -> Answer) -> Answer {
     let is_atomic = len <= pipe::ATOMIC;
     let mut done = 0;
@@ -265,7 +266,7 @@ pub(super) fn put_in(pipe: &Pipe, len: usize, nonblocking: bool, mut take: impl 
         };
         let (n, end) = fill(&mut claim, &mut take);
         if let Err(e) = end {
-            // What is cut off has been taken all the same, so the transfer ends here.
+            // The bytes that are cut off have been taken nevertheless, so the transfer ends here.
             let whole = (done + n) / PAGE_SIZE * PAGE_SIZE;
             claim.keep(whole.saturating_sub(done));
             return if whole.max(done) == 0 { Err(e) } else { Ok(whole.max(done)) };
@@ -279,7 +280,7 @@ pub(super) fn put_in(pipe: &Pipe, len: usize, nonblocking: bool, mut take: impl 
     Ok(done)
 }
 
-/// Fills a claim from `take`; returns how many bytes, and why not all.
+/// Fills a claim from `take`; returns how many bytes, and the reason if not all.
 fn fill(claim: &mut Writing<'_>, take: &mut impl FnMut(&mut [u8]) -> Answer) -> (usize, Result<(), Errno>) {
     let mut done = 0;
     loop {
@@ -301,7 +302,7 @@ fn fill(claim: &mut Writing<'_>, take: &mut impl FnMut(&mut [u8]) -> Answer) -> 
     }
 }
 
-/// The same, with SIGPIPE for the caller if there is no reader.
+/// The same, but sends SIGPIPE to the caller if there is no reader.
 pub(super) fn or_signal<T>(result: Result<T, Errno>) -> Result<T, Errno> {
     if matches!(result, Err(Errno::EPIPE)) {
         signal::send_own(sig::PIPE);
@@ -309,12 +310,12 @@ pub(super) fn or_signal<T>(result: Result<T, Errno>) -> Result<T, Errno> {
     result
 }
 
-/// An open file that may be read.
+/// The open file of a descriptor that allows reading.
 fn readable(a: &Args) -> Result<KArc<OpenFile>, Errno> {
     table()?.get(a.int(0))?.file_for(Rights::READ)
 }
 
-/// An open file that may be written.
+/// The open file of a descriptor that allows writing.
 fn writable(a: &Args) -> Result<KArc<OpenFile>, Errno> {
     table()?.get(a.int(0))?.file_for(Rights::WRITE)
 }
@@ -369,7 +370,7 @@ pub fn pwritev2(a: Args) -> Answer {
     with_vector(a.addr(1), a.word(2), |from| write_from(&file, from, how))
 }
 
-/// From a file to anything: EINVAL for other sources, programs then copy by read and write.
+/// From a file to any object: EINVAL for other sources; programs then copy by read and write.
 pub fn sendfile(a: Args) -> Answer {
     let to = writable(&a)?;
     let from = table()?.get(a.int(1))?.file_for(Rights::READ)?;
@@ -397,12 +398,12 @@ fn send(to: &OpenFile, range: &mut Range<'_>) -> Answer {
             tty::writer(to.is_nonblocking())?.write(&piece[..n])
         }),
         Object::Pipe(pipe, _) => in_pieces(len, Sleep::Interruptible, |_, n| {
-            // (It may have become shorter by now.)
+            // (The file may have become shorter by now.)
             let n = n.min(PAGE_SIZE).min(range.left());
             put_in(pipe, n, to.is_nonblocking(), |to| range.take(to))
         }),
         Object::Socket(_) => in_pieces(len, Sleep::Interruptible, |_, n| {
-            // (It may have become shorter by now.)
+            // (The file may have become shorter by now.)
             let n = n.min(range.left());
             socket_message::transmit_bytes(to, n, &mut |to| range.take(to))
         }),

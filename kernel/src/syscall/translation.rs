@@ -36,7 +36,7 @@ const _: () = {
     assert!(software::MARKER == Pte::non_present(NonPresent::Marker(0)).0);
 };
 
-/// The parts of the kernel's half, by where they begin ([`layout`]).
+/// The parts of the kernel's half, with their first addresses ([`layout`]).
 const PARTS: [(usize, &str); 8] = [
     (layout::KIMAGE, "kernel image"),
     (layout::VMEMMAP, "vmemmap, the page records"),
@@ -48,9 +48,9 @@ const PARTS: [(usize, &str); 8] = [
     (layout::PAGE_OFFSET, "direct map"),
 ];
 
-/// The translation of the address x1 in the process x4, or in the caller for 0; ESRCH if there is none. EPERM for a
-/// process that the caller may not inspect, and for the kernel's half, unless x5 is a handle of machine control with
-/// AUDIT.
+/// The translation of the address x1 in the process x4, or in the caller's if x4 is 0; ESRCH if there is no such
+/// process. EPERM for a process that the caller may not inspect, and for the kernel's half, unless x5 is a handle of
+/// machine control with AUDIT.
 pub fn translation(a: Args) -> Result<TranslationInfo, Errno> {
     let is_auditor = holds(a.uint(5), Control::AUDIT);
     let va = untagged(a.word(1));
@@ -90,7 +90,7 @@ fn of_space(mm: &Mm, va: usize) -> Result<TranslationInfo, Errno> {
         set_area(&mut info, &found);
         set_outcome(&mut info, &found.outcome);
     })?;
-    // The group of a page may be gone by now; the key says which one it was.
+    // The group of a page may be gone by now; the key still identifies it.
     let group = info.frame.control_group as u16;
     info.frame.control_group = GROUPS.get(GROUPS.effective(group)).map_or(0, |group| group.key().0);
     Ok(info)
@@ -175,7 +175,8 @@ fn touch_number(of: FirstTouch) -> u32 {
     }
 }
 
-/// Where an object's page is. Nothing holds it any more: what is said of its frame may be of its next use.
+/// Records where an object's page is. Nothing holds the page any more: the information about its frame may be of a
+/// later use.
 fn set_whereabouts(info: &mut TranslationInfo, at: Whereabouts) {
     info.whereabouts = match at {
         Whereabouts::InPlace(_) => whereabouts::IN_PLACE,
@@ -223,7 +224,7 @@ pub(super) fn frame_flags(flags: PageFlags) -> u32 {
     all.iter().filter(|(of, _)| flags.contains(*of)).map(|(_, flag)| flag).sum()
 }
 
-/// The record of a frame; of its control group, so far, the number.
+/// The record of a frame; for its control group, only the number so far.
 fn frame_info(frame: &FrameView) -> FrameInfo {
     FrameInfo {
         pfn: frame.pfn.0 as u64,

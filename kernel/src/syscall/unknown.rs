@@ -1,12 +1,12 @@
 //! Unknown calls: ENOSYS, and one line in the log per program and call.
 //!
-//! Linux refuses some of them to all but root, before it looks at what is asked: these are EPERM here for anybody else,
-//! so that programs which drop their rights behave as they do there. Root gets ENOSYS for them too: what they would do
-//! is done with handles (a file system is mounted with `QUIRE_MOUNT`) or by the kernel's arguments (`swap=`), so no
-//! other error would be true.
+//! For some of these calls Linux checks whether the caller is root before it examines the arguments: here they return
+//! EPERM to other callers, so that programs which have given up their rights behave as they do there. Root gets ENOSYS
+//! for them too: their functions are available through handles (a file system is mounted with `QUIRE_MOUNT`) or the
+//! kernel's arguments (`swap=`), so any other error would be misleading.
 //!
 //! A program is identified by the executed path, so its threads, its children and its next run do not repeat the line.
-//! The calls that were logged of each are kept as bits, of [`PROGRAMS`] programs; when there are more, one is
+//! The logged calls of each program are recorded as bits, for [`PROGRAMS`] programs; if there are more, one is
 //! forgotten, and its lines may appear again. Numbers without a name count as one call. A thread remembers its last
 //! unknown call, so that repeating it is cheap.
 
@@ -22,15 +22,15 @@ use crate::task::thread::{Thread, current};
 /// Programs that are remembered.
 const PROGRAMS: usize = 128;
 
-/// Places where a program may be, from that of its hash on.
+/// How many slots may hold a program, from the one of its hash on.
 const PROBES: usize = 8;
 
-/// Words of bits: one for each of Linux's numbers, and one for those without a name.
+/// The number of words of bits: one bit for each of Linux's numbers, and one for those without a name.
 const WORDS: usize = LINUX_END / 64 + 1;
 
 /// umount2, mount, pivot_root, chroot, vhangup, acct, kexec_load, init_module, delete_module, swapon, swapoff,
-/// finit_module, kexec_file_load, move_mount, fsopen, fsmount and fspick. (Linux refuses others after it has looked at
-/// what is asked.)
+/// finit_module, kexec_file_load, move_mount, fsopen, fsmount and fspick. (Linux checks for root in other calls only
+/// after it has examined the arguments.)
 const OF_ROOT: [usize; 17] = [39, 40, 41, 51, 58, 89, 104, 105, 106, 224, 225, 273, 294, 429, 430, 432, 433];
 
 struct Program {
@@ -72,7 +72,7 @@ fn say(thread: &Thread, nr: usize) {
     }
 }
 
-/// Notes a call of a program; returns whether it is its first.
+/// Records a call of a program; returns whether it is its first one.
 fn is_new(program: u64, call: usize) -> bool {
     // Fibonacci hashing; 0 stands for no program.
     let id = program.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

@@ -10,8 +10,8 @@ use crate::task::exit::{self, Waited, Which};
 use crate::task::process::TABLE;
 use crate::task::thread::current;
 
-/// Linux's own options of waits. Children are those of a whole process here, so that only the one thread of a process
-/// can ask for its own: EINVAL.
+/// Linux's own options of waits. Here children belong to the whole process, so a thread can ask for its own children
+/// only if it is the only thread of its process: EINVAL otherwise.
 fn linux_options(options: u32) -> Result<u32, Errno> {
     let process = current().process();
     if options & wait::WNOTHREAD != 0 && TABLE.lock().family(process).thread_count > 1 {
@@ -49,7 +49,7 @@ pub fn waitid(a: Args) -> Answer {
         uaccess::put(at, &waited.spent.usage())?;
     }
     if let Some(at) = a.opt_addr(2) {
-        // Only these words are stored, as on Linux also when the wait has failed: signal, errno, code; child, user,
+        // Only these words are stored, as on Linux even if the wait has failed: signal, errno, code; child, user,
         // status.
         let (head, body) = waited.as_ref().ok().and_then(Option::as_ref).map_or(([0; 3], [0; 3]), |waited| {
             let (code, status) = waited.cause();
