@@ -39,7 +39,7 @@ impl Default for AsidSlot {
 }
 
 impl<M: Machine> AsidAllocator<M> {
-    /// With 8-bit ASIDs, which every CPU supports.
+    /// For 8-bit ASIDs, which every CPU supports.
     pub const fn new(machine: M) -> Self {
         let mut taken = [0; WORDS];
         taken[0] = 1;

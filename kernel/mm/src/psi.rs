@@ -1,15 +1,15 @@
-//! Pressure stall information: how much of the time threads wait for memory instead of going on with their work.
+//! Pressure stall information: how much of the time threads wait for memory instead of making progress.
 //!
-//! A thread *stalls* while it reclaims or compacts memory for itself, waits for somebody who does, or brings back a
-//! page that went to swap ([`Stall`]). Of a set of threads, the machine's or a control group's, there is *some*
-//! pressure while at least one of them stalls, and it is *full* while besides no CPU runs one that does not.
-//! [`Pressure`] has the time that was so, and its averages, as Linux's `/proc/pressure/memory` has them. (On Linux a
-//! thread that is ready and waits for a CPU makes pressure less than full, too. Here it does not: while another one
-//! reclaims on the only CPU, nobody gets on.)
+//! A thread *stalls* while it reclaims or compacts memory for itself, waits for a thread that does so, or brings a page
+//! back from swap ([`Stall`]). A set of threads, the machine's or a control group's, has *some* pressure while at least
+//! one of them stalls, and *full* pressure while, in addition, no CPU runs one that does not stall. [`Pressure`] has
+//! the total time of both states, and averages, as in Linux's `/proc/pressure/memory`. (On Linux a thread that is ready
+//! and waits for a CPU also keeps pressure from being full. Here it does not: while another thread reclaims on the only
+//! CPU, none makes progress.)
 //!
-//! The averages are exponential ones of periods of two seconds, as those of Linux's kernel/sched/psi.c. Between two
-//! changes the state is constant, so what a timer would do every two seconds is done at the next change, or when
-//! somebody looks: O(log periods).
+//! The averages are exponential ones over periods of two seconds, as in Linux's kernel/sched/psi.c. The state is
+//! constant between two changes, so the work of a timer every two seconds is done at the next change, or when the
+//! pressure is read: O(log periods).
 
 use crate::machine::Threads;
 
@@ -22,25 +22,25 @@ pub const PERIOD: u64 = 2_000_000_000;
 pub const ONE: u64 = 1 << BITS;
 const BITS: u32 = 30;
 
-/// What remains of an average after a period: `ONE * exp(-2 / n)`, with `n` 10, 60 and 300 seconds.
+/// The part of an average that remains after a period: `ONE * exp(-2 / n)`, with `n` 10, 60 and 300 seconds.
 const DECAY: [u64; 3] = [879_105_452, 1_038_540_380, 1_066_607_353];
 
-/// The time in which something was so.
+/// The time during which a condition held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     /// All of it, in nanoseconds.
     pub total: u64,
-    /// Its part of the last 10, 60 and 300 seconds, of [`ONE`].
+    /// The averages over the last 10, 60 and 300 seconds, as parts of [`ONE`].
     pub averages: [u64; 3],
-    /// What `total` was when the period began.
+    /// The value of `total` when the period began.
     before: u64,
 }
 
 impl Share {
     const NONE: Self = Self { total: 0, averages: [0; 3], before: 0 };
 
-    /// Since `total` was added to last, a period has ended after `within` nanoseconds, and then `whole` ones. It was so
-    /// all the time, or not.
+    /// Accounts for periods that have ended since `total` was last updated: one after `within` nanoseconds, and then
+    /// `whole` complete ones. The condition held all that time, or not (`is_so`).
     fn end_periods(&mut self, is_so: bool, within: u64, whole: u64) {
         let spent = |nanoseconds| if is_so { nanoseconds } else { 0 };
         self.fold((self.total + spent(within) - self.before) * ONE / PERIOD, 1);
@@ -48,7 +48,7 @@ impl Share {
         self.before = self.total + spent(within + whole * PERIOD);
     }
 
-    /// Periods in which so much of [`ONE`] was so have passed.
+    /// Accounts for `periods` periods in each of which the condition held for the part `sample` of [`ONE`].
     fn fold(&mut self, sample: u64, periods: u64) {
         for (average, decay) in self.averages.iter_mut().zip(DECAY) {
             let kept = power(decay, periods);
@@ -70,8 +70,8 @@ fn power(mut base: u64, mut n: u64) -> u64 {
     product
 }
 
-/// The pressure of a set of threads. Times are nanoseconds of one clock, which may be late by what one CPU's differs
-/// from another's.
+/// The pressure of a set of threads. Times are nanoseconds of one clock; they may lag by the difference between the
+/// clocks of two CPUs.
 #[derive(Clone, Copy, Debug)]
 pub struct Pressure {
     at: u64,
@@ -79,7 +79,7 @@ pub struct Pressure {
     end: u64,
     stalled: u32,
     is_full: bool,
-    /// Somebody wants to be woken by the next stall.
+    /// Whether a thread wants to be woken by the next stall.
     is_awaited: bool,
     some: Share,
     full: Share,
@@ -96,7 +96,7 @@ impl Pressure {
         self.stalled
     }
 
-    /// From now on `by` threads more or fewer stall, and no CPU runs one that does not (`is_full`).
+    /// Accounts for a change at `now`: `by` more threads stall, or fewer; `is_full` if no CPU runs one that does not.
     #[inline]
     pub fn change(&mut self, now: u64, by: i32, is_full: bool) {
         self.advance(now);
@@ -104,20 +104,20 @@ impl Pressure {
         self.is_full = is_full && self.stalled != 0;
     }
 
-    /// What was some, and what was full pressure, up to now.
+    /// The shares of some and of full pressure, up to now.
     pub fn at(&self, now: u64) -> (Share, Share) {
         let mut then = *self;
         then.advance(now);
         (then.some, then.full)
     }
 
-    /// Somebody wants to be woken by the next stall, unless there is one now; whether there is.
+    /// Asks to be woken by the next stall, unless there is one now; returns whether there is.
     pub fn await_stall(&mut self) -> bool {
         self.is_awaited = self.stalled == 0;
         !self.is_awaited
     }
 
-    /// Whether somebody has waited for the stall that there is now.
+    /// Whether a thread has waited for the present stall; clears that.
     #[inline]
     pub fn take_awaited(&mut self) -> bool {
         core::mem::take(&mut self.is_awaited)
@@ -150,7 +150,7 @@ impl Default for Pressure {
     }
 }
 
-/// The calling thread stalls as long as this lives. One within another does nothing.
+/// The calling thread stalls while this value exists. A nested one has no effect.
 pub struct Stall<T: Threads> {
     threads: T,
     group: Option<u16>,
@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    /// The same by a look every millisecond, in floating point.
+    /// The same, computed every millisecond, in floating point.
     #[derive(Default)]
     struct Model {
         total: u64,

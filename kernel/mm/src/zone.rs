@@ -10,17 +10,17 @@ use crate::buddy::{Frames, FreeArea, List, MigrateType};
 use crate::page::Machine;
 use crate::sync::{Rank, SpinLock};
 
-/// The most NUMA nodes that a kernel serves.
+/// The maximum number of NUMA nodes that the kernel supports.
 pub const MAX_NODES: usize = 8;
 
-/// The most zones: each node may have all kinds.
+/// The maximum number of zones: each node may have all kinds.
 pub const MAX_ZONES: usize = MAX_NODES * ZoneKind::COUNT;
 
 /// The kinds of zones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum ZoneKind {
-    /// The memory that the weakest device can reach.
+    /// The memory that the most limited device can reach.
     Dma = 0,
     /// Below 4 GiB.
     Dma32 = 1,
@@ -33,10 +33,10 @@ pub enum ZoneKind {
 impl ZoneKind {
     /// How many there are.
     pub const COUNT: usize = 4;
-    /// All, from the lowest to the highest.
+    /// All kinds, from the lowest to the highest.
     pub const ALL: [Self; Self::COUNT] = [Self::Dma, Self::Dma32, Self::Normal, Self::Movable];
 
-    /// As `/proc/zoneinfo` calls it, without the spaces.
+    /// The name in `/proc/zoneinfo`, without the spaces.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Dma => "DMA",
@@ -87,7 +87,7 @@ impl Depth {
 pub(crate) struct Demand {
     pub order: u32,
     pub list: List,
-    /// The highest kind of zone that it could use: lower zones keep their reserve from it.
+    /// The highest kind of zone that could be used: lower zones keep their reserve from it.
     pub highest: usize,
     pub depth: Depth,
     pub cma: bool,
@@ -145,7 +145,7 @@ impl<M: Machine> Zone<M> {
         }
     }
 
-    /// Works on the free area under the zone's lock, and publishes its counts.
+    /// Calls `work` with the free area under the zone's lock, and publishes its counts.
     #[inline]
     pub(crate) fn with_area<R>(&self, work: impl FnOnce(&mut FreeArea) -> R) -> R {
         let mut area = self.area.lock();
@@ -175,7 +175,7 @@ impl<M: Machine> Zone<M> {
     }
 
     /// Whether the zone stays above its watermark and reserves after serving the demand. Whether it has a large enough
-    /// block is left to the attempt.
+    /// block is found out by the attempt.
     pub(crate) fn is_above_watermark(&self, demand: &Demand) -> bool {
         let taken = (1 << demand.order) - 1;
         self.spendable(demand) > taken + self.kept_from(demand)
@@ -234,7 +234,7 @@ impl<M: Machine> Zone<M> {
         self.present.load(Relaxed)
     }
 
-    /// The first frame, and how many from it to the last, holes included.
+    /// The first frame, and the number of frames up to the last one, holes included.
     pub fn span(&self) -> (Pfn, usize) {
         (Pfn(self.start.load(Relaxed)), self.spanned.load(Relaxed))
     }

@@ -27,25 +27,25 @@ impl AsidSlot {
     }
 }
 
-/// What a space's number is at a moment, for people.
+/// A space's number at one moment, for display.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AsidView {
     /// The number; `None` for a space that never ran.
     pub number: Option<u16>,
-    /// The generation that it is from.
+    /// The generation to which it belongs.
     pub generation: u64,
     /// The generation at that moment.
     pub current: u64,
-    /// The CPUs that run with it, or, if they have not run another space since, last did: a bit each.
+    /// The CPUs that run with it, or, if they have not run another space since, did so last: a bit for each.
     pub cpus: u32,
-    /// The CPUs that have not flushed their TLBs since this generation began: a bit each. They do before they load a
-    /// table.
+    /// The CPUs that have not flushed their TLBs since this generation began: a bit for each. They flush before they
+    /// load a table.
     pub owing: u32,
 }
 
 impl AsidView {
-    /// Whether the number is of the current generation: then TLB entries with it are this space's. An older one may
-    /// have been given to another space, and this space gets a new one before it runs again.
+    /// Whether the number belongs to the current generation: then TLB entries with it belong to this space. An older
+    /// one may have been assigned to another space, and this space gets a new one before it runs again.
     pub fn is_current(&self) -> bool {
         self.number.is_some() && self.generation == self.current
     }
@@ -195,7 +195,7 @@ impl<M: Machine> AsidAllocator<M> {
         }
     }
 
-    /// What the number of `slot` is now.
+    /// The present number of `slot`.
     pub fn view(&self, slot: &AsidSlot) -> AsidView {
         // Under the lock no generation begins.
         let numbers = self.numbers.lock();

@@ -8,18 +8,18 @@ use crate::fallible::AllocError;
 use crate::page::PageFlags;
 use crate::psi::Stall;
 
-/// Rounds of reclaim without a freed page before a group is out of memory.
+/// The number of rounds of reclaim without a freed page after which a group is out of memory.
 const FRUITLESS_ROUNDS: u32 = 3;
 
-/// So many count as one in which others reclaimed from the group too: they have the pages that this thread has not
-/// found, unless they find none either.
+/// This many rounds count as one if other threads reclaimed from the group at the same time: those have the pages that
+/// this thread has not found, unless they find none either.
 const SHARED_ROUNDS: u32 = 4;
 
-/// Pages that a round of reclaim is to free, and at most those that a charge above `high` makes room for.
+/// The number of pages that a round of reclaim should free, and the maximum for which a charge above `high` makes room.
 const TARGET: usize = 32;
 
 impl<M: Machine> Groups<M> {
-    /// Charges a page to the calling thread's group without waiting; the group's number, 0 for the root.
+    /// Charges a page to the calling thread's group without waiting; returns the group's number, 0 for the root.
     #[inline(always)]
     pub(crate) fn charge_now(&self) -> Result<u16, AllocError> {
         let id = self.machine.group();
@@ -39,7 +39,7 @@ impl<M: Machine> Groups<M> {
         if group.upwards().any(|group| group.usage() + BATCH > group.limit(Limit::High)) {
             self.machine.is_above_high();
         }
-        // (What does not fit is not tried: others would find no room for a moment.)
+        // (A charge that does not fit is not tried: it would take room from others for a moment.)
         let fits = group.upwards().all(|group| group.usage() + BATCH <= may(group));
         if fits && group.try_charge(BATCH, may).is_ok() {
             if !stock.fill(id, BATCH - 1) {
@@ -50,8 +50,8 @@ impl<M: Machine> Groups<M> {
         group.try_charge(1, may).map(|()| id).map_err(|_| AllocError)
     }
 
-    /// Charges up to so many pages that are not needed at once, from what is charged in advance: the group's number,
-    /// and how many. The root may have all.
+    /// Charges up to this many pages that are not needed at once, from the pages that were charged in advance; returns
+    /// the group's number, and how many. For the root there is no limit.
     #[inline(always)]
     pub(crate) fn charge_ahead(&self, pages: usize) -> (u16, usize) {
         match self.machine.group() {
@@ -60,8 +60,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Charges a block of pages to the calling thread's group without waiting; the group's number, 0 for the root. The
-    /// error is nobody's: a smaller block will do.
+    /// Charges a block of pages to the calling thread's group without waiting; returns the group's number, 0 for the
+    /// root. A failure is not reported as an event, since a smaller block will do.
     pub(crate) fn charge_block(&self, pages: usize) -> Result<u16, AllocError> {
         let id = self.machine.group();
         if id == 0 {
@@ -73,8 +73,8 @@ impl<M: Machine> Groups<M> {
         if fits && group.try_charge(pages, may).is_ok() { Ok(id) } else { Err(AllocError) }
     }
 
-    /// As [`Groups::charge_now`], by all means: pages of a group at its limit leave memory. On an error the group is
-    /// out of memory, of which the thread was told, or the thread is killed. The caller holds no lock, and may sleep.
+    /// As [`Groups::charge_now`], but reclaims pages of a group that is at its limit. On an error the group is out of
+    /// memory, which was reported to the thread, or the thread is killed. The caller holds no lock, and may sleep.
     pub(crate) fn charge(&self) -> Result<u16, AllocError> {
         match self.charge_now() {
             Ok(id) => Ok(id),
@@ -82,8 +82,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Charges pages of the kernel's own to the calling thread's group by all means, as [`Groups::charge`]; the group's
-    /// number.
+    /// Charges the kernel's own pages to the calling thread's group, reclaiming if necessary, as [`Groups::charge`];
+    /// returns the group's number.
     pub fn charge_kernel(&self, which: Kernel, pages: usize) -> Result<u16, AllocError> {
         if self.machine.group() == 0 {
             return Ok(0);
@@ -101,7 +101,7 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Pages that are charged are the kernel's own.
+    /// Counts charged pages as the kernel's own.
     pub(crate) fn count_kernel(&self, id: u16, which: Kernel, by: isize) {
         if let Some(group) = self.at(id) {
             group.count_kernel(which, by);
@@ -141,8 +141,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Takes pages of a group out of memory, at most [`TARGET`] and at least one; how many, and whether nobody else did
-    /// so meanwhile.
+    /// Reclaims pages of a group, at most [`TARGET`] and at least one; returns how many, and whether no other thread
+    /// did so meanwhile.
     fn reclaim(&self, group: &Group<M>, target: usize) -> (usize, bool) {
         let was_alone = group.add_reclaimer(1) == 0;
         let freed = self.machine.pages().reclaim_group(group.key().id(), target.clamp(1, TARGET));
@@ -151,8 +151,8 @@ impl<M: Machine> Groups<M> {
         (freed, was_alone && is_alone)
     }
 
-    /// Takes pages of groups of the calling thread that are above their `high` out of memory, as many as are charged at
-    /// a time. The thread, about to return to its program, holds no lock.
+    /// Reclaims pages of those groups of the calling thread that are above their `high`, as many as are charged at a
+    /// time. The thread is about to return to its program, and holds no lock.
     pub fn make_room_above_high(&self) {
         let Some(group) = self.get(self.machine.group()) else { return };
         let _stall = Stall::begin(self.machine);
@@ -168,7 +168,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Takes up to `pages` of a group out of memory, as long as some go; returns how many. The caller holds no lock.
+    /// Reclaims up to `pages` pages of a group, until none can be reclaimed; returns how many. The caller holds no
+    /// lock.
     pub fn reclaim_of(&self, group: &Group<M>, pages: usize) -> usize {
         let (mut freed, mut fruitless) = (0, 0);
         while freed < pages && fruitless < FRUITLESS_ROUNDS && self.machine.resched_point().is_ok() {
@@ -180,7 +181,7 @@ impl<M: Machine> Groups<M> {
         freed
     }
 
-    /// Takes pages that are freed off their group.
+    /// Removes the charge of freed pages from their group.
     #[inline]
     pub(crate) fn uncharge(&self, id: u16, pages: usize) {
         if !self.stocks[self.machine.cpu()].give(id, pages) {
@@ -197,13 +198,13 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Takes what CPUs have charged to a group and those below it in advance off; whether that was anything. Its
-    /// numbers are then what records say, as far as nobody charges at the moment.
+    /// Removes the charges that CPUs have made in advance to a group and those below it; returns whether there were
+    /// any. Its numbers then match the records, unless another thread charges at the moment.
     pub fn drain_stocks(&self, group: &Group<M>) -> bool {
         let _tree = self.tree.lock();
         let mut any = false;
         for stock in &self.stocks {
-            // (Under the lock no group ends.)
+            // (No group ends under the lock.)
             if self.at(stock.group()).is_some_and(|of| of.is_within(group.key().id())) {
                 let (id, pages) = stock.empty();
                 self.end_stock((id, pages));
@@ -213,8 +214,8 @@ impl<M: Machine> Groups<M> {
         any
     }
 
-    /// A page has become one of a memory object (1), or is none any more (-1); its charge, if it has one, begins or is
-    /// about to end. The page's flags say what backs it.
+    /// Counts a page that has become one of a memory object (1), or is none any more (-1); its charge, if it has one,
+    /// begins or is about to end. The page's flags tell its backing.
     #[inline]
     pub(crate) fn count_files(&self, id: u16, flags: PageFlags, by: isize) {
         self.machine.count(if by < 0 { event::Event::ObjectFree } else { event::Event::ObjectAlloc }, 1);
@@ -223,7 +224,7 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Something has happened to pages of a group, one of which the caller holds.
+    /// Counts what has happened to pages of a group, one of which the caller holds.
     #[inline]
     pub(crate) fn count_stat(&self, id: u16, stat: Stat, pages: usize) {
         if let Some(group) = self.at(id) {
@@ -231,8 +232,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// A page of a group that was removed is charged to the one that it counts for from now on, 0 for the root. Its
-    /// record says so, and the caller has it isolated.
+    /// Charges a page of a removed group to the group that it counts for from now on, 0 for the root. The page's record
+    /// already names that group, and the caller has isolated the page.
     /// The flags are those of a page of a memory object.
     pub(crate) fn hand_over(&self, from: u16, to: u16, file: Option<PageFlags>) {
         if let Some(group) = self.at(from) {
@@ -240,8 +241,8 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Charges a slot of swap to the group of the page that goes there, which the caller holds; an error if that has no
-    /// room.
+    /// Charges a slot of swap to the group of the page that is swapped out, which the caller holds; an error if the
+    /// group is at its limit.
     pub(crate) fn charge_slot(&self, id: u16) -> Result<(), AllocError> {
         let Some(group) = self.at(id) else { return Ok(()) };
         group.try_charge_slot().map_err(|full| {
@@ -257,7 +258,7 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Whether no page of a group could go to swap, which is counted.
+    /// Whether no page of a group can be swapped out because of its limit; counts an event if so.
     pub(crate) fn is_swap_full(&self, id: u16) -> bool {
         let Some(group) = self.get(id) else { return false };
         let full = group.upwards().find(|group| group.numbers().swap >= group.limit(Limit::Swap));

@@ -13,17 +13,17 @@ use crate::sync::{Rank, SpinLock};
 /// A limit, in pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Reclaim for the machine takes nothing below it.
+    /// Reclaim for the machine takes nothing from a group below it.
     Min,
     /// Or takes it last.
     Low,
-    /// Above it each charge makes room.
+    /// A charge that leads above it must make room.
     High,
     /// No charge goes above it.
     Max,
     /// Slots of swap.
     Swap,
-    /// Tasks, not pages: no fork goes above it.
+    /// Tasks, not pages: no fork may exceed it.
     Tasks,
 }
 
@@ -31,18 +31,18 @@ impl Limit {
     const COUNT: usize = 6;
 }
 
-/// What has happened in a group.
+/// Events of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Reclaim for the machine has taken pages below `low`.
+    /// Reclaim for the machine took pages although the group was below `low`.
     Low,
     /// A charge was above `high`.
     High,
     /// A charge was about to go above `max`.
     Max,
-    /// Nothing could be reclaimed for one.
+    /// Nothing could be reclaimed for such a charge.
     Oom,
-    /// A process was killed for it.
+    /// A process was killed because of that.
     OomKill,
     /// All processes were.
     OomGroupKill,
@@ -56,18 +56,18 @@ impl Event {
     const COUNT: usize = 8;
 }
 
-/// What has happened to pages of a group, since it was made.
+/// What has happened to pages of a group since it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stat {
     /// They came back from swap.
     SwapIn,
     /// They went to swap.
     SwapOut,
-    /// A program has given them up (MADV_FREE).
+    /// A program has marked them as freeable (MADV_FREE).
     LazyFree,
-    /// They were freed, given up as they were.
+    /// They were freed, unchanged since they were marked.
     LazyFreed,
-    /// They left memory, one way or the other.
+    /// They left memory in any way.
     Left,
 }
 
@@ -75,7 +75,7 @@ impl Stat {
     const COUNT: usize = 5;
 }
 
-/// Memory of the kernel's own that is charged.
+/// The kernel's own memory that is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
     /// Translation tables.
@@ -88,7 +88,7 @@ impl Kernel {
     const COUNT: usize = 2;
 }
 
-/// The longest name of a group, in bytes.
+/// The maximum length of a group's name, in bytes.
 pub const MAX_NAME: usize = 255;
 
 /// A name.
@@ -98,28 +98,28 @@ struct Name {
     len: u8,
 }
 
-/// The numbers of a group, in pages.
+/// The counts of a group, in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Numbers {
-    /// Charged to it and the groups below.
+    /// Charged to it and to the groups below it.
     pub usage: usize,
     /// The most that was.
     pub peak: usize,
-    /// Slots of swap, of it and the groups below.
+    /// Swap slots of it and of the groups below it.
     pub swap: usize,
-    /// Pages with its own number, stocks included.
+    /// Pages with its own number, including those in stocks.
     pub own: usize,
     /// Of these, pages of memory objects.
     pub files: usize,
-    /// Of those, pages that go to swap: shared memory, and files in memory.
+    /// Of those, pages that can be swapped out: shared memory, and files in memory.
     pub shared: usize,
-    /// Of `own`, what is the kernel's: by [`Kernel`].
+    /// Of `own`, the kernel's pages, by [`Kernel`].
     pub kernel: [usize; Kernel::COUNT],
     /// Slots with its own number.
     pub own_swap: usize,
 }
 
-/// A control group. All of it is atomic or locked.
+/// A control group. All fields are atomic or protected by a lock.
 pub struct Group<M: Machine> {
     machine: M,
     key: Key,
@@ -138,26 +138,26 @@ pub struct Group<M: Machine> {
     events: [AtomicU64; Event::COUNT],
     own_events: [AtomicU64; Event::COUNT],
     stats: [AtomicU64; Stat::COUNT],
-    /// Processes. Raised from 0 under the tree's lock only.
+    /// Processes. Only raised from 0 under the tree's lock.
     members: AtomicUsize,
     /// See [`super::tasks`].
     pub(super) tasks: Tasks,
     /// See [`super::state`].
     pub(super) state: State,
-    /// Threads that take pages of it out of memory because it is at a limit.
+    /// Threads that reclaim from it because it is at a limit.
     reclaimers: AtomicUsize,
-    /// Groups, and those of them that are no ghosts. Under the tree's lock.
+    /// The number of child groups, and the number without ghosts. Under the tree's lock.
     children: AtomicUsize,
     named_children: AtomicUsize,
-    /// Groups below it, at any depth, that are no ghosts, and how many there may be, and how deep. Counted under the
-    /// tree's lock.
+    /// The number of groups below it, at any depth, without ghosts; its maximum, and the maximum depth. Counted under
+    /// the tree's lock.
     descendants: AtomicUsize,
     max_descendants: AtomicUsize,
     max_depth: AtomicUsize,
     is_ghost: AtomicBool,
-    /// All its processes are killed when one is.
+    /// Whether all its processes are killed when one is.
     pub kills_all: AtomicBool,
-    /// What of its children can be limited, as the server of groups says: a bit for each controller.
+    /// The controllers for its children, as set by the server of groups: a bit for each controller.
     pub distributes: AtomicU32,
     /// Its threads' waiting for memory.
     pressure: SpinLock<Pressure, M>,
@@ -165,7 +165,7 @@ pub struct Group<M: Machine> {
 }
 
 impl<M: Machine> Group<M> {
-    /// A group without a number, and without limits. `None` for a name that is too long.
+    /// A group without a number and without limits. `None` if the name is too long.
     pub(super) fn new(machine: M, parent: Option<KArc<Self>>, name: &[u8], lists: M::Lists) -> Option<Self> {
         let mut bytes = [0; MAX_NAME];
         bytes.get_mut(..name.len())?.copy_from_slice(name);
@@ -215,7 +215,7 @@ impl<M: Machine> Group<M> {
         self.key = key;
     }
 
-    /// The group above it; `None` is the root.
+    /// The group above it; `None` for the root.
     #[inline]
     pub fn parent(&self) -> Option<&KArc<Self>> {
         self.parent.as_ref()
@@ -226,12 +226,12 @@ impl<M: Machine> Group<M> {
         self.parent.as_ref().map_or(Key::ROOT, |parent| parent.key)
     }
 
-    /// It, and the groups above it.
+    /// The group itself, and the groups above it.
     pub fn upwards(&self) -> impl Iterator<Item = &Self> {
         core::iter::successors(Some(self), |group| group.parent.as_deref())
     }
 
-    /// Whether it is the group with this number, or below it.
+    /// Whether it is the group with this number, or below that group.
     pub fn is_within(&self, id: u16) -> bool {
         self.upwards().any(|group| group.key.id() == id)
     }
@@ -249,13 +249,13 @@ impl<M: Machine> Group<M> {
         self.depth
     }
 
-    /// Pages charged to it and the groups below, and what they may be.
+    /// Pages charged to it and to the groups below it.
     #[inline]
     pub fn usage(&self) -> usize {
         self.usage.load(Relaxed)
     }
 
-    /// A limit, in pages; `usize::MAX` is none.
+    /// A limit, in pages; `usize::MAX` for none.
     #[inline]
     pub fn limit(&self, which: Limit) -> usize {
         self.limits[which as usize].load(Relaxed)
@@ -266,7 +266,7 @@ impl<M: Machine> Group<M> {
         self.limits[which as usize].store(pages, Relaxed);
     }
 
-    /// The numbers, each as it is at its moment.
+    /// The counts. Each is read at a slightly different time.
     pub fn numbers(&self) -> Numbers {
         Numbers {
             usage: self.usage(),
@@ -285,18 +285,18 @@ impl<M: Machine> Group<M> {
         self.peak.store(self.usage(), Relaxed);
     }
 
-    /// Counts an event, for the groups above too.
+    /// Counts an event, also for the groups above.
     pub fn note(&self, event: Event) {
         self.own_events[event as usize].fetch_add(1, Relaxed);
         self.upwards().for_each(|group| _ = group.events[event as usize].fetch_add(1, Relaxed));
     }
 
-    /// How often that has happened here and below, and here.
+    /// How often the event has happened in this group and below, and in this group alone.
     pub fn events(&self, event: Event) -> (u64, u64) {
         (self.events[event as usize].load(Relaxed), self.own_events[event as usize].load(Relaxed))
     }
 
-    /// How many pages, here and below, something has happened to.
+    /// To how many pages, in this group and below, this has happened.
     pub fn stat(&self, stat: Stat) -> u64 {
         self.stats[stat as usize].load(Relaxed)
     }
@@ -315,18 +315,18 @@ impl<M: Machine> Group<M> {
         self.reclaimers.fetch_add(by as usize, AcqRel)
     }
 
-    /// A group below it was made, or is forgotten.
+    /// Notes that a child group was made (1), or has ended (-1).
     pub(super) fn add_child(&self, by: isize) {
         self.children.fetch_add(by as usize, Relaxed);
     }
 
-    /// A group below it has got a name, or has lost it.
+    /// Notes that a child group has got a name (1), or has lost it (-1).
     pub(super) fn add_named_child(&self, by: isize) {
         self.named_children.fetch_add(by as usize, Relaxed);
         self.upwards().for_each(|group| _ = group.descendants.fetch_add(by as usize, Relaxed));
     }
 
-    /// Whether there may be one more group below it, as it and those above say. Under the tree's lock.
+    /// Whether one more group below it is allowed by its own limits and those above. Under the tree's lock.
     pub(super) fn may_have_child(&self) -> bool {
         self.upwards().enumerate().all(|(depth, group)| {
             group.descendants.load(Relaxed) < group.max_descendants.load(Relaxed)
@@ -339,7 +339,7 @@ impl<M: Machine> Group<M> {
         self.descendants.load(Relaxed)
     }
 
-    /// How many of them there may be, and how deep they may lie below it; `usize::MAX` is no limit.
+    /// The maximum number of groups below it, and their maximum depth; `usize::MAX` for no limit.
     pub fn shape(&self) -> [&AtomicUsize; 2] {
         [&self.max_descendants, &self.max_depth]
     }
@@ -348,7 +348,7 @@ impl<M: Machine> Group<M> {
         self.members.load(Acquire) != 0 || self.named_children.load(Relaxed) != 0
     }
 
-    /// Whether a group below it was removed, and something is charged to that.
+    /// Whether a child group was removed that still has charges.
     pub fn has_ghosts(&self) -> bool {
         self.children.load(Relaxed) > self.named_children.load(Relaxed)
     }
@@ -362,7 +362,7 @@ impl<M: Machine> Group<M> {
         self.is_ghost.store(true, Relaxed);
     }
 
-    /// Whether it was removed, nothing is charged to it, and nobody in it stalls.
+    /// Whether it was removed, nothing is charged to it, and none of its threads stalls.
     pub(super) fn is_done(&self) -> bool {
         self.is_ghost()
             && self.own.load(Acquire) == 0
@@ -372,7 +372,7 @@ impl<M: Machine> Group<M> {
             && self.pressure.lock().stalled() == 0
     }
 
-    /// Its threads' waiting for memory. Changed under the tree's lock.
+    /// The pressure of its threads. Changed under the tree's lock.
     pub(super) fn pressure(&self) -> &SpinLock<Pressure, M> {
         &self.pressure
     }
@@ -385,13 +385,13 @@ impl<M: Machine> Group<M> {
 
 /// Charges: see [`super::charge`].
 impl<M: Machine> Group<M> {
-    /// Adds pages to `usage` here and above, each at most its limit; the group that is at it otherwise, with nothing
-    /// changed.
+    /// Adds pages to `usage` of this group and those above, each up to its limit. If a group is at its limit, returns
+    /// that group, with nothing changed.
     pub(super) fn try_charge(&self, pages: usize, may: impl Fn(&Self) -> usize) -> Result<(), &Self> {
         for (n, group) in self.upwards().enumerate() {
             let new = group.usage.fetch_add(pages, Relaxed) + pages;
             if new > may(group) && !seeded!(ChargeIgnoresLimit) {
-                // (All are alive: this group's parents.)
+                // (All of these groups are alive: they are this group's ancestors.)
                 self.upwards().take(n + 1).for_each(|group| _ = group.usage.fetch_sub(pages, Relaxed));
                 return Err(group);
             }
@@ -403,16 +403,16 @@ impl<M: Machine> Group<M> {
         Ok(())
     }
 
-    /// Takes pages off. The group may be gone when this returns.
+    /// Subtracts pages. The group may be gone when this returns.
     pub(super) fn uncharge(&self, pages: usize) {
-        // (From the group on: those above are there as long as it is.)
+        // (Starting at this group: those above exist for as long as it does.)
         self.upwards().for_each(|group| _ = group.usage.fetch_sub(pages, Relaxed));
         let old = self.own.fetch_sub(pages, Release);
-        // (In tests the books tell, at a place from which a panic can go on.)
+        // (Tests find this when they check the books, where a panic is safe.)
         debug_assert!(old >= pages || cfg!(test), "a group has fewer pages than 0");
     }
 
-    /// A page of a memory object was charged, or its charge is about to end.
+    /// Counts a page of a memory object that was charged, or whose charge is about to end.
     pub(super) fn count_files(&self, flags: PageFlags, by: isize) {
         self.files.fetch_add(by as usize, Relaxed);
         if flags.contains(PageFlags::SWAP_BACKED) {
@@ -420,17 +420,17 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    /// Something has happened to pages of it.
+    /// Counts what has happened to pages of the group.
     pub(super) fn count_stat(&self, stat: Stat, pages: usize) {
         self.upwards().for_each(|group| _ = group.stats[stat as usize].fetch_add(pages as u64, Relaxed));
     }
 
-    /// Pages of the kernel's own were charged, or their charge is about to end.
+    /// Counts pages of the kernel's own that were charged, or whose charge is about to end.
     pub(super) fn count_kernel(&self, which: Kernel, by: isize) {
         self.kernel[which as usize].fetch_add(by as usize, Relaxed);
     }
 
-    /// Adds a slot of swap here and above.
+    /// Adds a swap slot to this group and those above.
     pub(super) fn try_charge_slot(&self) -> Result<(), &Self> {
         for (n, group) in self.upwards().enumerate() {
             if group.swap.fetch_add(1, Relaxed) + 1 > group.limit(Limit::Swap) {
@@ -447,13 +447,13 @@ impl<M: Machine> Group<M> {
         self.own_swap.fetch_sub(1, Release);
     }
 
-    /// Moves the charge of a page to a group above, which it counts for already; `None` is the root.
+    /// Moves the charge of a page to a group above, in whose sums it is included already; `None` is the root.
     pub(super) fn hand_over(&self, to: Option<&Self>, file: Option<PageFlags>) {
         if let Some(to) = to {
             to.own.fetch_add(1, Relaxed);
             file.inspect(|flags| to.count_files(*flags, 1));
         }
-        // Between this group and that one nothing is counted any more.
+        // In the groups between the two it is no longer counted.
         let stop = to.map(core::ptr::from_ref);
         let below = self.upwards().take_while(|group| Some(core::ptr::from_ref(*group)) != stop);
         below.for_each(|group| _ = group.usage.fetch_sub(1, Relaxed));

@@ -1,11 +1,11 @@
-//! A set of numbers of groups, in which the next one that is there, or is not, is found in a few steps.
+//! A set of group numbers that finds the next number that is in it, or is not, in a few steps.
 
 const WORDS: usize = 1 << 10;
 
 /// Of 2^16 numbers.
 pub(super) struct Ids {
     words: [u64; WORDS],
-    /// A bit for each word that has a number, and one for each that has all.
+    /// A bit for each word with at least one number, and one for each word with all numbers.
     any: [u64; WORDS / 64],
     all: [u64; WORDS / 64],
 }
@@ -39,12 +39,12 @@ impl Ids {
         Self::find(from, |word| self.words[word], |word| self.any[word])
     }
 
-    /// The first number at `from` or above that is not.
+    /// The first number at `from` or above that is not in the set.
     pub fn next_free(&self, from: usize) -> Option<usize> {
         Self::find(from, |word| !self.words[word], |word| !self.all[word])
     }
 
-    /// The first bit at `from` or above in `words`, of which those with a bit are in `summary`.
+    /// The first bit at `from` or above in `words`; `summary` has a bit for each word that is not 0.
     fn find(from: usize, words: impl Fn(usize) -> u64, summary: impl Fn(usize) -> u64) -> Option<usize> {
         let first = |bits: u64, from: usize| bits & (u64::MAX << (from % 64));
         if from >= WORDS * 64 {

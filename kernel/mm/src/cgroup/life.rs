@@ -1,7 +1,7 @@
-//! How groups are made and removed.
+//! Making and removing groups.
 //!
-//! A group that is removed while something is charged to it is a ghost: it has no name and no members, and counts for
-//! the group above. Its number is free again when its last charge is gone ([`Groups::bury`]).
+//! A group that is removed while it has charges is a ghost: it has no name and no members, and its charges count for
+//! the group above. Its number becomes free when its last charge is gone ([`Groups::bury`]).
 
 use alloc::boxed::Box;
 use core::ptr;
@@ -11,13 +11,13 @@ use super::group::Group;
 use super::{Chunk, Groups, Key, Machine, POINT_EVERY, STEP, Tree};
 use crate::fallible::{AllocError, KArc, try_box_with};
 
-/// Ghosts are given up when there are more than this, and more than one for [`FRAMES_A_GHOST`] frames.
+/// Ghosts are dissolved when there are more than this, and more than one for every [`FRAMES_A_GHOST`] frames.
 const GHOSTS: usize = 64;
 
-/// See [`GHOSTS`]: so a group that was removed costs a look at this many records.
+/// See [`GHOSTS`]: dissolving ghosts examines all records, so each removed group costs about this many.
 const FRAMES_A_GHOST: usize = 4096;
 
-/// How deep groups may lie in each other: a charge passes them all.
+/// The maximum depth of groups: a charge visits all levels.
 pub(super) const MAX_DEPTH: usize = 32;
 
 /// Why a group was not made or removed.
@@ -29,7 +29,7 @@ pub enum Refused {
     Exists,
     /// It has members or children.
     Busy,
-    /// There are too many, they lie too deep, or the name is too long.
+    /// There are too many groups, the depth is too large, or the name is too long.
     TooMany,
     /// There is no memory.
     NoMemory,
@@ -102,13 +102,13 @@ impl<M: Machine> Groups<M> {
         })?;
         let new = Box::into_raw(chunk);
         if self.chunks[id / STEP].compare_exchange(ptr::null_mut(), new, AcqRel, Relaxed).is_err() {
-            // SAFETY: another thread was faster, and nobody knows this one.
+            // SAFETY: another thread has installed its own, and nobody else knows this one.
             drop(unsafe { Box::from_raw(new) });
         }
         Ok(())
     }
 
-    /// Removes a group without members and children. What is charged to it counts for its parent from now on.
+    /// Removes a group without members and children. Its charges count for its parent from now on.
     pub fn remove(&self, key: Key) -> Result<(), Refused> {
         let group = self.find(key).ok_or(Refused::Gone)?;
         {
@@ -156,11 +156,11 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Frees the numbers of ghosts that nothing is charged to.
+    /// Frees the numbers of ghosts without charges.
     fn bury(&self) {
         let mut id = 1;
         loop {
-            // (The group above may be done with it.)
+            // (This may have been the last reference to the group above.)
             let gone = {
                 let mut tree = self.tree.lock();
                 let looked =
@@ -195,13 +195,14 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Whether so many groups were removed while something was charged to them that it is time to charge it to others.
+    /// Whether so many groups were removed with charges that it is time to move the charges to other groups.
     fn has_many_ghosts(&self) -> bool {
         let (ghosts, kept) = {
             let tree = self.tree.lock();
             (tree.ghosts, tree.kept.min(tree.ghosts))
         };
-        // (A table, a stack or a slot keeps its ghost: to look again for a few more would cost each time as much.)
+        // (A table, a stack or a slot keeps its ghost: searching again for only a few more ghosts would cost the same
+        // each time.)
         ghosts > kept + GHOSTS && ghosts > self.machine.pages().total_managed() / FRAMES_A_GHOST
     }
 }

@@ -1,23 +1,23 @@
-//! Control groups: which processes' memory is counted together, and how much they may have.
+//! Control groups: which processes' memory is counted together, and how much each group may use.
 //!
-//! The design is docs/control-groups.md. [`Groups`] has the tree; [`group`] one group's numbers; [`life`] is making and
-//! removing them; [`charge`] charging and uncharging; [`stock`] what a CPU has charged in advance; [`stalls`] whose
-//! threads wait for memory; [`tasks`] how many tasks there are; [`state`] whether anybody is in a group, whether all
-//! are frozen, and who kills them.
+//! docs/control-groups.md describes the design. [`Groups`] is the tree; [`group`] has the counts of one group; [`life`]
+//! makes and removes groups; [`charge`] charges and uncharges pages; [`stock`] holds a CPU's charges in advance;
+//! [`stalls`] tracks whose threads wait for memory; [`tasks`] counts tasks; [`state`] tracks whether a group is
+//! populated, whether it is frozen, and who kills it.
 //!
-//! A frame of user memory has the number of its group in its record, 0 for none ([`Page::control_group`]); charge and
-//! record change together in `crate::frame` and `crate::rmap::Release`, and nowhere else. So has a table, and a slot of
-//! swap; a thread's kernel stack keeps it itself.
+//! The record of a frame of user memory has the number of its group, 0 for none ([`Page::control_group`]); charge and
+//! record change together in `crate::frame` and `crate::rmap::Release`, and nowhere else. The same holds for a
+//! translation table and a swap slot; a thread stores the number for its kernel stack itself.
 //!
 //! # Invariants
-//! - `own` of a group is the number of frames whose records have its number, plus its threads' stacks, and what stocks
-//!   have of it; `own_swap` is the same of slots. While one of them, or its number of tasks, is not 0, the number
-//!   belongs to the group.
-//! - `usage` is the sum of `own` over the group and all below it, ghosts too; `swap` that of `own_swap`.
-//! - A group with members or children is no ghost; a group's parent is there as long as the group is.
+//! - `own` of a group is the number of frames whose records have its number, plus its threads' stacks, and its pages in
+//!   stocks; `own_swap` is the same for slots. While one of them, or its number of tasks, is not 0, the number belongs
+//!   to the group.
+//! - `usage` is the sum of `own` over the group and all below it, ghosts too; `swap` is that of `own_swap`.
+//! - A group with members or children is no ghost; a group's parent exists for as long as the group.
 //!
-//! Lock order: the tree's lock (`Rank::Groups`) is taken with any lock below it held, and under it the pressure of a
-//! group alone. Charges take none.
+//! Lock order: the tree's lock (`Rank::Groups`) may be taken while any lock of a lower rank is held; under it only the
+//! lock of a group's pressure is taken. Charges take no lock.
 //!
 //! [`Page::control_group`]: crate::page::Page::control_group
 
@@ -51,44 +51,44 @@ use stock::Stock;
 
 /// The machine with its control groups.
 pub trait Machine: crate::page_alloc::Machine {
-    /// What reclaim has of a group: a higher floor's.
+    /// Reclaim's lists for a group; defined by a higher floor.
     type Lists: Send + Sync;
 
     /// That of a new group.
     fn make_lists(self) -> Result<Self::Lists, AllocError>;
 
-    /// The group is no more; others may still use them.
+    /// Called when the group has ended; others may still use the lists.
     fn end_lists(lists: &Self::Lists);
 
     /// The groups.
     fn groups(self) -> &'static Groups<Self>;
 
-    /// The number of the calling thread's group, 0 for the root. The group has it as a member.
+    /// The number of the calling thread's group, 0 for the root. The thread's process is a member of that group.
     fn group(self) -> u16;
 
-    /// The calling thread has charged a page above the `high` of its group, and is to call
+    /// Notes that the calling thread has charged a page above the `high` of its group, and must call
     /// [`Groups::make_room_above_high`] when it holds no lock.
     fn is_above_high(self) {}
 
-    /// The [state](Group::changes) of a group has changed that somebody watches. The table of processes may be locked.
+    /// Called when the [state](Group::changes) of a watched group has changed. The table of processes may be locked.
     fn group_changed(self) {}
 }
 
-/// Groups behind one entry of the first table, and entries of it.
+/// The number of groups behind one entry of the first table, and the number of its entries.
 const STEP: usize = 256;
 
-/// Groups between two points at which others may run.
+/// The number of groups between two points at which others may run.
 pub(crate) const POINT_EVERY: usize = 64;
 
-/// Chains by the hash of parent and name.
+/// The number of hash chains, by parent and name.
 const BUCKETS: usize = 512;
 
-/// What names a group for good: its number, and above it how many groups were made before. 0 is the root.
+/// Identifies a group for good: its number, and above it the number of groups made before it. 0 is the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(pub u64);
 
 impl Key {
-    /// The group of processes that are in no other.
+    /// The group of processes that are in no other one.
     pub const ROOT: Key = Key(0);
 
     /// The number in records.
@@ -97,32 +97,31 @@ impl Key {
     }
 }
 
-/// The second step of the table.
+/// The second level of the table.
 struct Chunk<M: Machine> {
-    /// Each has an owner's reference; null for a free number.
+    /// Each group, with an owner's reference; null for a free number.
     groups: [AtomicPtr<Group<M>>; STEP],
-    /// The number of the nearest group that is no ghost: its own, or the parent's. What it leads to may be a ghost by
-    /// now.
+    /// The number of the nearest group that is no ghost: its own, or the parent's. That group may be a ghost by now.
     forward: [AtomicU16; STEP],
-    /// The next one in its bucket; 0 ends it. Under the tree's lock.
+    /// The next group in its bucket; 0 at the end. Under the tree's lock.
     chain: [AtomicU16; STEP],
 }
 
 /// Under the lock.
 struct Tree {
     buckets: [u16; BUCKETS],
-    /// Groups that were made so far.
+    /// The number of groups made so far.
     made: u64,
     ghosts: usize,
     /// The numbers of all groups, of those that are no ghosts, and of ghosts.
     taken: Ids,
     named: Ids,
     ghostly: Ids,
-    /// Ghosts that were still there when their pages had been given to others.
+    /// The number of ghosts that remained after their pages had been moved to other groups.
     kept: usize,
 }
 
-/// All groups but the root. A `static` in the kernel.
+/// All groups except the root. A `static` in the kernel.
 pub struct Groups<M: Machine> {
     machine: M,
     chunks: [AtomicPtr<Chunk<M>>; STEP],
@@ -155,8 +154,7 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// From now on nobody who does not know this number can choose names that all lie in one bucket. There is no group
-    /// yet.
+    /// Sets the seed, without which nobody can choose names that all hash to one bucket. There is no group yet.
     pub fn set_seed(&self, seed: u64) {
         self.seed.store(seed, Relaxed);
     }
@@ -171,8 +169,8 @@ impl<M: Machine> Groups<M> {
         unsafe { chunk.as_ref() }
     }
 
-    /// The group with a number, which the caller knows not to end meanwhile: it is a member, holds a page or a slot of
-    /// the group, or the tree's lock. `None` for the root.
+    /// The group with this number, which the caller knows not to end meanwhile: it is a member, holds a page or a slot
+    /// of the group, or holds the tree's lock. `None` for the root.
     #[inline]
     fn at(&self, id: u16) -> Option<&Group<M>> {
         if id == 0 {
@@ -183,11 +181,11 @@ impl<M: Machine> Groups<M> {
         unsafe { group.as_ref() }
     }
 
-    /// The group that pages with this number count for now: itself, or the nearest one above it that is no ghost. 0 is
-    /// the root. A hint for a number that the caller does not know to be taken.
+    /// The group that pages with this number count for: itself, or the nearest group above it that is no ghost. 0 is
+    /// the root. If the caller does not know that the number is in use, the result is only a hint.
     pub fn effective(&self, id: u16) -> u16 {
         let mut at = id;
-        // (A number that is given anew meanwhile may lead elsewhere, even around.)
+        // (If a number is reused meanwhile, it may lead elsewhere, even in a circle.)
         for _ in 0..2 * MAX_DEPTH {
             let Some(chunk) = self.chunk(at.into()) else { return 0 };
             let to = chunk.forward[usize::from(at) % STEP].load(Relaxed);
@@ -199,21 +197,21 @@ impl<M: Machine> Groups<M> {
         0
     }
 
-    /// A reference to the group with a number, if it is one, and no ghost.
+    /// A reference to the group with this number, if it exists and is no ghost.
     pub fn get(&self, id: u16) -> Option<KArc<Group<M>>> {
         let _tree = self.tree.lock();
         self.hold(id).filter(|group| !group.is_ghost())
     }
 
-    /// The group with this key. `None` for the root, and one that was removed.
+    /// The group with this key. `None` for the root, and for a group that was removed.
     pub fn find(&self, key: Key) -> Option<KArc<Group<M>>> {
         self.get(key.id()).filter(|group| group.key() == key)
     }
 
-    /// A reference, ghost or not. Under the tree's lock.
+    /// A reference to the group, even if it is a ghost. Under the tree's lock.
     fn hold(&self, id: u16) -> Option<KArc<Group<M>>> {
         let group = ptr::from_ref(self.at(id)?);
-        // SAFETY: the table has a reference, which only goes under the lock.
+        // SAFETY: the table has a reference, which is only dropped under the lock.
         unsafe {
             KArc::add_owners(&core::mem::ManuallyDrop::new(KArc::from_raw(group)), 1);
             Some(KArc::from_raw(group))
@@ -226,19 +224,19 @@ impl<M: Machine> Groups<M> {
         tree.named.next(usize::from(id) + 1).and_then(|id| self.hold(id as u16))
     }
 
-    /// All groups that are no ghosts, by number. Those that are made or removed meanwhile may be among them.
+    /// All groups that are no ghosts, by number. Groups that are made or removed meanwhile may be included.
     pub fn all(&self) -> impl Iterator<Item = KArc<Group<M>>> {
         let mut id = 0;
         core::iter::from_fn(move || self.after(id).inspect(|group| id = group.key().id()))
     }
 
-    /// Whether there is any group, ghosts not counted.
+    /// Whether there is any group that is no ghost.
     pub fn has_any(&self) -> bool {
         let tree = self.tree.lock();
         tree.named.next(1).is_some()
     }
 
-    /// The child of a group with this name.
+    /// The child group with this name.
     pub fn child(&self, parent: Key, name: &[u8]) -> Option<KArc<Group<M>>> {
         let tree = self.tree.lock();
         self.search(&tree, parent, name)
@@ -261,15 +259,15 @@ impl<M: Machine> Groups<M> {
         for (n, group) in self.all().enumerate() {
             pages += if group.parent().is_none() { group.usage() } else { 0 };
             if n % POINT_EVERY == POINT_EVERY - 1 {
-                // (A thread that is killed gets a part.)
+                // (If the thread is killed, the sum is incomplete.)
                 let _ = self.machine.resched_point();
             }
         }
         pages
     }
 
-    /// A process enters a group that is not the root: its number. As for all changes of members, the caller sees to it
-    /// that they come one after the other.
+    /// Makes a process enter a group other than the root; returns the group's number. As with all changes of members,
+    /// the caller ensures that they are made one at a time.
     pub fn enter(&self, key: Key) -> Option<u16> {
         let tree = self.tree.lock();
         let group = self.at(key.id()).filter(|group| group.key() == key && !group.is_ghost())?;
@@ -280,7 +278,7 @@ impl<M: Machine> Groups<M> {
         Some(key.id())
     }
 
-    /// A second process enters the group of one that cannot leave it meanwhile.
+    /// Makes a second process enter the group of a process that cannot leave it meanwhile.
     pub fn enter_too(&self, id: u16) {
         if let Some(group) = self.at(id) {
             group.add_member(1);

@@ -1,11 +1,11 @@
-//! Whose threads stall, and whether that is all that CPUs run: the [pressure](crate::psi) of the machine and of each
-//! group.
+//! Which threads stall, and whether CPUs run any others: the [pressure](crate::psi) of the machine and of each group.
 //!
-//! Each CPU says what it runs at every switch ([`Groups::runs`], a store and a look). Only while some thread stalls are
-//! switches accounted for as well. A switch that another CPU makes at the moment at which the first thread stalls may
-//! be missed, until that CPU's next one.
+//! Each CPU records what it runs at every switch ([`Groups::runs`], a store and a load). Switches are only accounted
+//! for while some thread stalls. If another CPU switches at the moment when the first thread begins to stall, that
+//! switch may be missed, until the CPU's next one.
 //!
-//! Lock order: a group's pressure (`Rank::GroupPressure`) is taken with the tree's lock held, the root's also without.
+//! Lock order: a group's pressure (`Rank::GroupPressure`) is locked while the tree's lock is held; the root's also
+//! without it.
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::*};
 
@@ -14,7 +14,7 @@ use crate::machine::MAX_CPUS;
 use crate::psi::{Pressure, Share};
 use crate::sync::{Rank, SpinLock};
 
-/// What a CPU runs: the number of a control group whose thread makes progress, or [`NOTHING`], or a group's with
+/// What a CPU runs: the number of a control group whose thread makes progress, or [`NOTHING`], or a group's number with
 /// [`STALLED`].
 pub type Runs = u32;
 
@@ -31,7 +31,7 @@ fn progress(runs: Runs) -> Option<u16> {
 pub(super) struct Stalls<M: Machine> {
     /// Threads that stall.
     count: AtomicU32,
-    /// What the CPUs run, and how many there are.
+    /// What each CPU runs, and the number of CPUs.
     running: [AtomicU32; MAX_CPUS],
     cpus: AtomicUsize,
     root: SpinLock<Pressure, M>,
@@ -47,7 +47,7 @@ impl<M: Machine> Stalls<M> {
         }
     }
 
-    /// Whether no CPU runs a thread that makes progress and that `counts` knows.
+    /// Whether no CPU runs a thread that makes progress and whose group `counts` accepts.
     fn is_full(&self, counts: impl Fn(u16) -> bool) -> bool {
         let running = self.running.iter().take(self.cpus.load(Relaxed));
         !running.filter_map(|runs| progress(runs.load(Relaxed))).any(counts)
@@ -60,7 +60,7 @@ impl<M: Machine> Groups<M> {
         self.stalls.cpus.fetch_max(cpu + 1, Relaxed);
     }
 
-    /// A CPU, this one, runs something else from now on. Interrupts are masked.
+    /// Records that this CPU runs something else from now on. Interrupts are masked.
     #[inline(always)]
     pub fn runs(&self, cpu: usize, what: Runs, now: impl FnOnce() -> u64) {
         let running = &self.stalls.running[cpu];
@@ -79,23 +79,24 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// The thread that this CPU runs, of a group, stalls from now on. Interrupts are masked. The caller is told to
-    /// [end](Groups::end_stall) it. Whether somebody waits for that ([`Groups::look`]), whom the caller wakes.
+    /// Begins a stall of the thread that this CPU runs, which belongs to the group `id`. Interrupts are masked. The
+    /// caller must [end](Groups::end_stall) it. Returns whether somebody waits for a stall ([`Groups::look`]): then the
+    /// caller must wake the waiter.
     pub fn begin_stall(&self, cpu: usize, id: u16, now: u64) -> bool {
         self.stalls.count.fetch_add(1, Relaxed);
         self.stalls.running[cpu].store(STALLED | Runs::from(id), Relaxed);
         self.account(id, 1, now)
     }
 
-    /// A stall that was begun for the group `id` is over: the CPU runs `what`. Interrupts are masked.
+    /// Ends a stall of the group `id`: the CPU runs `what`. Interrupts are masked.
     pub fn end_stall(&self, cpu: usize, id: u16, what: Runs, now: u64) {
         self.stalls.running[cpu].store(what, Relaxed);
         self.account(id, -1, now);
         self.stalls.count.fetch_sub(1, Relaxed);
     }
 
-    /// In a group, and those above it, so many threads more stall, or what runs has changed. Whether somebody has
-    /// waited for that. O(depth * CPUs).
+    /// Accounts for `by` more stalled threads in a group and those above it, or for a change of what runs. Returns
+    /// whether somebody has waited for that. O(depth * CPUs).
     #[inline]
     fn account(&self, id: u16, by: i32, now: u64) -> bool {
         let is_awaited = id != 0 && self.account_in(id, by, now);
@@ -108,7 +109,7 @@ impl<M: Machine> Groups<M> {
     fn account_in(&self, id: u16, by: i32, now: u64) -> bool {
         let mut is_awaited = false;
         let _tree = self.tree.lock();
-        // (A group with a thread that stalls does not end.)
+        // (A group with a stalled thread does not end.)
         for group in self.at(id).into_iter().flat_map(|group| group.upwards()) {
             let mut pressure = group.pressure().lock();
             if by != 0 || pressure.stalled() != 0 {
@@ -120,7 +121,7 @@ impl<M: Machine> Groups<M> {
         is_awaited
     }
 
-    /// The pressure in a group, up to now: some, and full. `None` if there is no such group.
+    /// The pressure in a group up to now: some, and full. `None` if there is no such group.
     pub fn pressure(&self, key: Key, now: u64) -> Option<(Share, Share)> {
         if key == Key::ROOT {
             return Some(self.stalls.root.lock().at(now));
@@ -128,8 +129,8 @@ impl<M: Machine> Groups<M> {
         self.find(key).map(|group| group.pressure().lock().at(now))
     }
 
-    /// What was some, and what was full pressure in a group, up to now, and whether a thread stalls. If none does, and
-    /// the caller rests, the next stall there [tells](Groups::begin_stall) so. `None` if there is no such group.
+    /// The total of some and of full pressure in a group up to now, and whether a thread stalls. If none does and the
+    /// caller `rests`, the next stall there [is reported](Groups::begin_stall). `None` if there is no such group.
     pub fn look(&self, key: Key, now: u64, rests: bool) -> Option<([u64; 2], bool)> {
         let look = |pressure: &mut Pressure| {
             let is_stalled = if rests { pressure.await_stall() } else { pressure.stalled() != 0 };

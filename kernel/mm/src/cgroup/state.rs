@@ -1,13 +1,13 @@
-//! The state of a group: whether there are processes in it or below (*populated*), whether all of them are to be frozen
-//! and are, and whether they are being killed.
+//! The state of a group: whether there are processes in it or below it (*populated*), whether all of them are to be
+//! frozen and have been, and whether they are being killed.
 //!
-//! A group is *freezing* if it or one above it is to be frozen. It is *frozen* if it is freezing, and as many of the
-//! processes in it and below are frozen as there are: a group without processes is at once. Counting a process goes up
-//! the tree; whoever counts, or begins or ends to freeze, [notes](Group::note_state) what has become of each group
-//! concerned. A change of the two bits is counted for those who watch them.
+//! A group is *freezing* if it or a group above it is to be frozen. It is *frozen* if it is freezing, and all processes
+//! in it and below it are frozen: a group without processes is frozen at once. Counts of processes are propagated up
+//! the tree; whoever counts, or begins or ends freezing, [notes](Group::note_state) the new state of each group
+//! concerned. Changes of the two bits are counted for watchers.
 //!
-//! Changes of processes come one after the other: the kernel makes them under the lock of the table of processes, and
-//! notes there too.
+//! Changes of processes are made one at a time: the kernel makes them under the lock of the table of processes, and
+//! notes the state there too.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 
@@ -19,14 +19,14 @@ const POPULATED: u32 = 1;
 const FROZEN: u32 = 2;
 
 pub(super) struct State {
-    /// Processes in it and below, and those of them that are frozen.
+    /// The number of processes in it and below it, and the number of them that are frozen.
     processes: AtomicUsize,
     frozen: AtomicUsize,
-    /// It is to be frozen, with all below.
+    /// Whether it is to be frozen, with all groups below it.
     freezes: AtomicBool,
-    /// Kills of all that is in it that have not reached everybody.
+    /// The number of kills of everything in it that have not reached all processes yet.
     kills: AtomicU32,
-    /// [`POPULATED`] and [`FROZEN`], as they were noted.
+    /// [`POPULATED`] and [`FROZEN`], as last noted.
     noted: AtomicU32,
     changes: AtomicU64,
     is_watched: AtomicBool,
@@ -52,8 +52,8 @@ impl<M: Machine> Group<M> {
         self.state.freezes.load(Acquire)
     }
 
-    /// It is to be frozen, or not. The caller then tells its processes, and notes its state and that of the groups
-    /// below.
+    /// Sets whether it is to be frozen. The caller then notifies its processes, and notes its state and that of the
+    /// groups below it.
     pub fn set_freezes(&self, freezes: bool) {
         self.state.freezes.store(freezes, Release);
     }
@@ -63,17 +63,17 @@ impl<M: Machine> Group<M> {
         self.upwards().any(Self::freezes)
     }
 
-    /// Whether there is a process in it or below.
+    /// Whether there is a process in it or below it.
     pub fn is_populated(&self) -> bool {
         self.state.processes.load(Relaxed) != 0
     }
 
-    /// Whether all there are frozen, and are to be.
+    /// Whether all processes there are to be frozen, and are.
     pub fn is_frozen(&self) -> bool {
         self.state.frozen.load(Relaxed) == self.state.processes.load(Relaxed) && self.is_freezing()
     }
 
-    /// How often it has become populated or not, or frozen or not.
+    /// How often it has become populated or unpopulated, frozen or thawed.
     pub fn changes(&self) -> u64 {
         self.state.changes.load(SeqCst)
     }
@@ -83,16 +83,16 @@ impl<M: Machine> Group<M> {
         is(POPULATED, self.is_populated()) | is(FROZEN, self.is_frozen())
     }
 
-    /// What it is as it is made, which is no change.
+    /// Sets the initial state, which is not counted as a change.
     pub(super) fn begin_state(&self) {
         self.state.noted.store(self.state_now(), Relaxed);
     }
 
-    /// Compares the state with what was noted.
+    /// Compares the state with the one that was last noted.
     pub fn note_state(&self) {
         let now = self.state_now();
         if self.state.noted.swap(now, Relaxed) != now {
-            // (Of whoever counts here and whoever begins to watch, one sees the other.)
+            // (If one thread counts here while another one begins to watch, at least one of them sees the other.)
             self.state.changes.fetch_add(1, SeqCst);
             if self.state.is_watched.load(SeqCst) {
                 self.machine().group_changed();
@@ -100,7 +100,7 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    /// Processes have come, or gone, that are not frozen.
+    /// Counts processes, none of them frozen, that have entered or left.
     pub(super) fn count_processes(&self, by: isize) {
         for group in self.upwards() {
             group.state.processes.fetch_add(by as usize, Relaxed);
@@ -110,17 +110,17 @@ impl<M: Machine> Group<M> {
 }
 
 impl<M: Machine> Groups<M> {
-    /// Whether what is in a group is to be frozen; the caller holds a member of it.
+    /// Whether a group's processes are to be frozen; the caller holds a member of it.
     pub fn is_freezing(&self, id: u16) -> bool {
         self.at(id).is_some_and(Group::is_freezing)
     }
 
-    /// Whether a group is another one, or below it; the caller holds a member of it.
+    /// Whether the group `id` is the group `of`, or below it; the caller holds a member of it.
     pub fn is_member_within(&self, id: u16, of: u16) -> bool {
         self.at(id).is_some_and(|group| group.is_within(of))
     }
 
-    /// A member of a group is frozen from now on (1), or is not any more (-1).
+    /// Counts a member of a group that is frozen from now on (1), or is not any more (-1).
     pub fn count_frozen(&self, id: u16, by: isize) {
         for group in self.at(id).into_iter().flat_map(Group::upwards) {
             group.state.frozen.fetch_add(by as usize, Relaxed);
@@ -128,12 +128,12 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Whether all that is in a group is being killed; the caller holds a member of it.
+    /// Whether everything in a group is being killed; the caller holds a member of it.
     pub fn is_killed(&self, id: u16) -> bool {
         self.at(id).is_some_and(|group| group.upwards().any(|group| group.state.kills.load(Acquire) != 0))
     }
 
-    /// Somebody watches a group's state: how often it has changed. `None` if there is no such group.
+    /// Begins to watch a group's state; returns how often it has changed. `None` if there is no such group.
     pub fn watch(&self, key: Key) -> Option<u64> {
         let group = self.find(key)?;
         group.state.is_watched.store(true, SeqCst);
@@ -141,8 +141,8 @@ impl<M: Machine> Groups<M> {
     }
 }
 
-/// All processes of a group and below are being killed, until this is dropped: whoever enters one by a fork meanwhile
-/// is to be killed too.
+/// While this value exists, all processes of a group and below it are being killed: a process that enters by a fork
+/// meanwhile must be killed too.
 pub struct Killing<M: Machine>(KArc<Group<M>>);
 
 impl<M: Machine> Killing<M> {

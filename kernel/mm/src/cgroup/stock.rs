@@ -1,17 +1,17 @@
-//! What a CPU has charged to a group in advance: one word, so that others can empty it.
+//! Pages that a CPU has charged to a group in advance: one word, so that others can empty it.
 
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
-/// Pages that are charged at a time.
+/// The number of pages that are charged at a time.
 pub(super) const BATCH: usize = 64;
 
-/// Pages that a stock has at most.
+/// The maximum number of pages of a stock.
 const MOST: u64 = 2 * BATCH as u64;
 
 const GROUP_SHIFT: u32 = 48;
 const PAGES: u64 = (1 << GROUP_SHIFT) - 1;
 
-/// Bits 63 to 48 are the group's number, the others the pages; 0 for none.
+/// Bits 63 to 48 are the group's number, the others the number of pages; 0 for none.
 #[repr(align(64))]
 pub(super) struct Stock(AtomicU64);
 
@@ -28,7 +28,7 @@ impl Stock {
         is_there && self.0.compare_exchange(word, word - 1, Relaxed, Relaxed).is_ok()
     }
 
-    /// Takes up to so many pages of the group; how many there were.
+    /// Takes up to this many pages of the group; returns how many there were.
     pub fn take_some(&self, group: u16, pages: usize) -> usize {
         let word = self.0.load(Relaxed);
         let taken = if word >> GROUP_SHIFT == group.into() { (word & PAGES).min(pages as u64) } else { 0 };
@@ -36,7 +36,7 @@ impl Stock {
         if is_done { taken as usize } else { 0 }
     }
 
-    /// Adds pages of the group, if it is the same one, and there is room.
+    /// Adds pages of the group, if the stock is of the same group, and there is room.
     #[inline]
     pub fn give(&self, group: u16, pages: usize) -> bool {
         let word = self.0.load(Relaxed);
@@ -60,7 +60,7 @@ impl Stock {
         ((word >> GROUP_SHIFT) as u16, (word & PAGES) as usize)
     }
 
-    /// Takes all: the group, and the pages.
+    /// Takes everything: the group, and the pages.
     pub fn empty(&self) -> (u16, usize) {
         let word = self.0.swap(0, Relaxed);
         ((word >> GROUP_SHIFT) as u16, (word & PAGES) as usize)

@@ -1,9 +1,9 @@
-//! How many tasks a group has: processes that were not waited for, and further threads. Each is charged to its group
-//! and to those above, by whoever makes it and before it is made.
+//! The number of tasks of a group: processes that were not waited for, and further threads. Each is charged to its
+//! group and to those above it, by its creator and before it is made.
 //!
-//! A task that is charged keeps the group's number, as a page does. The caller names a group by a number that cannot
-//! end meanwhile: that of a process that cannot leave it at the moment, or one to which a task is charged that the
-//! caller knows of.
+//! A charged task stores the group's number, as a page does. The caller identifies a group by a number that cannot end
+//! meanwhile: the group of a process that cannot leave it at the moment, or one to which a task is charged that the
+//! caller knows.
 
 use core::sync::atomic::{AtomicUsize, Ordering::*};
 
@@ -12,7 +12,7 @@ use super::{Groups, Machine};
 
 /// The numbers of a group.
 pub(super) struct Tasks {
-    /// Of it and the groups below.
+    /// The tasks of it and of the groups below it.
     all: AtomicUsize,
     /// The most that there were.
     peak: AtomicUsize,
@@ -28,7 +28,7 @@ impl Tasks {
         self.own.load(Acquire)
     }
 
-    /// Adds some, and answers how many there are now.
+    /// Adds tasks, and returns how many there are now.
     fn add(&self, tasks: usize) -> usize {
         self.all.fetch_add(tasks, Relaxed) + tasks
     }
@@ -43,8 +43,8 @@ impl Tasks {
 }
 
 impl<M: Machine> Groups<M> {
-    /// Charges a task that is about to be made to a group, 0 for the root, and to those above. False, and an event, if
-    /// one of them has as many as it may.
+    /// Charges a task that is about to be made to a group, 0 for the root, and to those above it. Returns `false`, and
+    /// counts an event, if one of them is at its limit.
     pub fn charge_task(&self, id: u16) -> bool {
         let Some(group) = self.at(id) else { return true };
         for (n, above) in group.upwards().enumerate() {
@@ -59,21 +59,21 @@ impl<M: Machine> Groups<M> {
         true
     }
 
-    /// Tasks of a group are gone, which may end with them.
+    /// Removes the charge of tasks from a group, which may end with it.
     pub fn uncharge_tasks(&self, id: u16, tasks: usize) {
         if let Some(group) = self.at(id) {
-            // (From the group on: those above are there as long as it is.)
+            // (Starting at this group: those above exist for as long as it does.)
             group.upwards().for_each(|group| _ = group.tasks.all.fetch_sub(tasks, Relaxed));
             group.tasks.own.fetch_sub(tasks, Release);
         }
     }
 
-    /// Tasks have moved from one group to another, whatever that may have.
+    /// Moves the charge of tasks from one group to another, whatever limit that has.
     pub fn move_tasks(&self, from: u16, to: u16, tasks: usize) {
         if from == to {
             return;
         }
-        // (First: in a group above both there are no more at any moment.)
+        // (First, so that a group above both never counts them twice.)
         self.uncharge_tasks(from, tasks);
         if let Some(group) = self.at(to) {
             for group in group.upwards() {
@@ -86,13 +86,13 @@ impl<M: Machine> Groups<M> {
 }
 
 impl<M: Machine> Group<M> {
-    /// Tasks of it and the groups below, and the most that there were.
+    /// The number of tasks of it and of the groups below it, and the highest number so far.
     pub fn tasks(&self) -> (usize, usize) {
         let all = self.tasks.all.load(Relaxed);
         (all, self.tasks.peak.load(Relaxed).max(all))
     }
 
-    /// Those that are charged to it alone.
+    /// The number of tasks that are charged to the group itself.
     pub fn own_tasks(&self) -> usize {
         self.tasks.own()
     }

@@ -1,7 +1,8 @@
-//! Memory for a device: consecutive frames that stay where they are, as an object that programs map like any other.
+//! Memory for a device: consecutive frames that do not move, as an object that programs map like any other.
 //!
-//! The frames are pinned for as long as the [`Contiguous`] exists, which is its device's and not a program's: a device
-//! may write to them after whoever asked for them is gone. The memory is freed when that and all mappings have ended.
+//! The frames are pinned for as long as the [`Contiguous`] exists, which belongs to its device and not to a program: a
+//! device may still write to them after the program that asked for them is gone. The memory is freed when the
+//! `Contiguous` and all mappings have ended.
 
 use quire_abi::Errno;
 
@@ -16,7 +17,7 @@ use crate::rmap::Release;
 use crate::supply::supplied;
 use crate::table::Machine;
 
-/// Pages between two points at which others may run.
+/// The number of pages between two points at which others may run.
 const POINT_EVERY: usize = 64;
 
 /// See the module.
@@ -28,8 +29,8 @@ pub struct Contiguous<M: Machine> {
 }
 
 impl<M: Machine> Contiguous<M> {
-    /// `pages` pages, filled with zeros, from the zone that `gfp` names. ENOMEM, also for more than the largest block
-    /// of the page allocator. The caller holds no lock.
+    /// Allocates `pages` pages, filled with zeros, from the zone that `gfp` selects. ENOMEM, also for more than the
+    /// largest block of the page allocator. The caller holds no lock.
     pub fn new(machine: M, pages: usize, gfp: Gfp) -> Result<Self, Errno> {
         if pages == 0 || pages > 1 << MAX_ORDER {
             return Err(if pages == 0 { Errno::EINVAL } else { Errno::ENOMEM });
@@ -51,7 +52,7 @@ impl<M: Machine> Contiguous<M> {
         Ok(this)
     }
 
-    /// Pins the frame at `index`, and makes it the object's page. After an error it is the caller's as before.
+    /// Pins the frame at `index`, and makes it the object's page. After an error it still belongs to the caller.
     fn enter(&self, index: usize) -> Result<(), Errno> {
         let (machine, pfn) = (self.object.machine, Pfn(self.first.0 + index));
         if !machine.pages().pin_long_term(pfn) {

@@ -1,11 +1,10 @@
-//! Pages of a paged object that have to be written back: they are marked in the tree (docs/page-cache.md, "What has to
-//! be written").
+//! Dirty pages of a paged object: they are marked in the tree (docs/page-cache.md, "What has to be written").
 //!
-//! A page is marked before anybody can store to it by a mapping, and after a write has. The one who writes back has the
-//! file's turn, and clears the mark before the entries become read-only: a store after that faults, and marks the page
-//! again.
+//! A page is marked before anybody can store to it through a mapping, and after a write to it. The thread that writes
+//! back has the file's turn, and clears the mark before the entries become read-only: a later store faults, and marks
+//! the page again.
 //!
-//! Lock order: `Rank::MemoryObject`; a fault holds it over the change of its entry ([`Marking`]).
+//! Lock order: `Rank::MemoryObject`; a fault holds it while it changes its entry ([`Marking`]).
 
 use core::sync::atomic::Ordering;
 
@@ -18,7 +17,7 @@ use crate::frame;
 use crate::sync::SpinGuard;
 use crate::table::Machine;
 
-/// A page is marked, and stays so and where it is for as long as this lives: the object is locked.
+/// A marked page, which stays marked and in place while this value exists: the object is locked.
 pub(crate) struct Marking<'a, M: Machine> {
     object: &'a Object<M>,
     owned: SpinGuard<'a, Radix, M>,
@@ -33,7 +32,7 @@ impl<M: Machine> Marking<'_, M> {
     }
 }
 
-/// Marked pages that follow each other.
+/// Consecutive marked pages.
 pub(crate) struct MarkedRun {
     /// The first one's index.
     pub first: usize,
@@ -44,7 +43,7 @@ pub(crate) struct MarkedRun {
 }
 
 impl<M: Machine> Object<M> {
-    /// Marks page `index`, or does so no longer. Under the lock.
+    /// Sets or clears the mark of page `index`. Under the lock.
     pub(super) fn set_mark(&self, paging: &Paging, owned: &mut Radix, index: usize, on: bool) {
         let was = owned.set_mark(index, on);
         let change = isize::from(on) - isize::from(was);
@@ -58,7 +57,7 @@ impl<M: Machine> Object<M> {
         self.machine.spaces().count_marked(change);
     }
 
-    /// The page at `index` was written: the caller has a reference to it, and the turn.
+    /// Marks the page at `index`, which was written: the caller has a reference to it, and the turn.
     pub(super) fn mark(&self, paging: &Paging, index: usize) {
         {
             let mut owned = self.owned.lock();
@@ -88,8 +87,8 @@ impl<M: Machine> Object<M> {
         Some(Marking { object: self, owned })
     }
 
-    /// The next marked pages from `from` on, that follow each other; they are not marked any more. Pages with too many
-    /// references stay.
+    /// Takes the next consecutive marked pages at `from` or above, and clears their marks. Pages with too many
+    /// references stay marked.
     pub(crate) fn take_marked(&self, from: usize) -> Option<MarkedRun> {
         let paging = self.paging()?;
         let mut owned = self.owned.lock();
@@ -115,21 +114,21 @@ impl<M: Machine> Object<M> {
         (run.len != 0).then_some(run)
     }
 
-    /// Marks a page that [`Object::take_marked`] took, if it is still there, and does not forget it.
+    /// Marks a page again that [`Object::take_marked`] took, if it is still there, and drops its reference.
     pub(crate) fn mark_again(&self, index: usize, pfn: Pfn) {
         if let Some(marking) = self.mark_for_store(index, pfn) {
             marking.end();
         }
     }
 
-    /// Somebody begins to write back: from now on, marking a page is noted.
+    /// Begins a write-back: from now on, marking a page is reported.
     pub(crate) fn begin_write_back(&self) {
         if let Some(paging) = self.paging() {
             paging.is_noted.store(false, Ordering::Release);
         }
     }
 
-    /// Writing back has failed: those who have it open learn of it.
+    /// Notes that a write-back has failed, so that those who have the file open are told.
     pub(crate) fn note_error(&self, error: quire_abi::Errno) {
         if let Some(paging) = self.paging() {
             paging.note_error(error);
@@ -141,8 +140,8 @@ impl<M: Machine> Object<M> {
         self.paging().map_or(0, |paging| paging.marked.load(Ordering::Relaxed))
     }
 
-    /// Takes a page out of a paged object that has not to be written, if the caller, which has isolated it, has the
-    /// only other reference: it is frozen then. `Err` if it stays: whether that is since it is marked.
+    /// Removes a clean page from a paged object, if the caller, which has isolated it, has the only other reference:
+    /// then it is frozen. `Err` if it stays, with whether the reason is its mark.
     pub(crate) fn let_page_go(&self, index: usize, pfn: Pfn) -> Result<(), bool> {
         let Some(paging) = self.paging() else { return Err(false) };
         let mut owned = self.owned.lock();
@@ -158,12 +157,12 @@ impl<M: Machine> Object<M> {
         Ok(())
     }
 
-    /// Whether page `index` has to be written back.
+    /// Whether page `index` is dirty.
     pub fn is_marked(&self, index: usize) -> bool {
         self.marked_pages() != 0 && self.owned.lock().is_marked(index)
     }
 
-    /// A page and its mark were taken out of the tree. Under the lock.
+    /// Updates the counts after a page and its mark were taken out of the tree. Under the lock.
     pub(super) fn note_taken(&self, is_page: bool, was_marked: bool) {
         if let Some(paging) = self.paging() {
             if is_page {
@@ -175,7 +174,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// The object ends; its pages, and those of them that are marked, count no more.
+    /// Updates the counts when the object ends, for its pages and those of them that are marked.
     pub(super) fn note_end(&self) {
         if let Some(paging) = self.paging() {
             let (pages, marked) = (paging.pages.load(Ordering::Relaxed), paging.marked.load(Ordering::Relaxed));

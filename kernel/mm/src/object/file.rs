@@ -1,19 +1,18 @@
-//! Files in memory: objects whose length changes, and whose bytes are read and written by calls as well as by mappings.
+//! Files in memory: objects whose length changes, and whose bytes are accessed by calls as well as by mappings.
 //!
-//! docs/files.md has the design: who may change what, and what happens beside what.
+//! docs/files.md describes the design: who may change what, and which operations may run concurrently.
 //!
 //! # The turn
-//! Whoever changes a file, other than by a mapping, has its [`Turn`]: one thread at a time, which may wait for memory
-//! and for anything else meanwhile, as long as it can be killed. Reads take no turn.
+//! Whoever changes a file, other than through a mapping, has its [`Turn`]: one thread at a time, which may wait for
+//! memory and for anything else meanwhile, as long as it can be killed. Reads take no turn.
 //!
 //! # Pages
 //! Bytes are copied by a function of the caller, which gets an address in the direct map and a number of bytes, and
-//! returns how many it has copied from or to there. It does not sleep: the page has a reference meanwhile, for which
-//! others wait. The bytes are shared with programs that may change them at any time, so no Rust reference to them
-//! exists.
+//! returns how many it has copied. It does not sleep, since it holds a reference to the page, for which others wait.
+//! The bytes are shared with programs that may change them at any time, so no Rust reference to them exists.
 //!
-//! Invariants, while nobody has the turn: bytes of the last page behind the end are zeros, unless a mapping has stored
-//! there; no page behind the end is mapped.
+//! Invariants, while nobody has the turn: bytes of the last page after the end are zeros, unless a mapping has stored
+//! there; no page after the end is mapped.
 //!
 //! Lock order: `Rank::FileTurn`, which comes before all others.
 
@@ -38,24 +37,24 @@ use crate::sync::{IntentGuard, Rank, SharedLock};
 use crate::table::Machine;
 use crate::vma::VmFlags;
 
-/// The most bytes that a file may have: a page's record has no room for a larger index.
+/// The maximum length of a file in bytes: a page's record has no room for a larger index.
 pub const MAX_LEN: u64 = 1 << (INDEX_BITS + PAGE_SHIFT);
 
-/// Pages that are looked at between two points at which others may run.
+/// The number of pages that are examined between two points at which others may run.
 const POINT_EVERY: usize = 64;
 
-/// What a file has beside its pages.
+/// The state of a file in addition to its pages.
 pub(super) struct State<M: Machine> {
-    /// In bytes. Changed by the holder of the turn; made smaller under the object's lock too.
+    /// The length in bytes. Changed by the holder of the turn; reduced under the object's lock too.
     len: AtomicU64,
-    /// What may not be done any more. Changed by the holder of the turn.
+    /// What is forbidden from now on. Changed by the holder of the turn.
     seals: AtomicU32,
-    /// Pages of the tree. Changed under the object's lock.
+    /// The number of pages in the tree. Changed under the object's lock.
     pages: AtomicUsize,
-    /// Areas that are shared and may become writable.
+    /// The number of areas that are shared and may become writable.
     writers: AtomicUsize,
     turn: SharedLock<(), M>,
-    /// The pager that has the content, if it is not here.
+    /// The pager, if it keeps the content instead of memory.
     pub(super) paging: Option<Paging>,
 }
 
@@ -82,7 +81,7 @@ impl<M: Machine> State<M> {
     }
 }
 
-/// The bytes of one page that a piece of a transfer is about.
+/// The bytes of one page that are the next piece of a transfer.
 pub(super) struct Piece {
     pub index: usize,
     pub offset: usize,
@@ -122,7 +121,7 @@ impl<M: Machine> Object<M> {
         self.len() == 0
     }
 
-    /// The pages that a file in memory has, those in swap included.
+    /// The number of pages of a file in memory, including those in swap.
     pub fn owned_pages(&self) -> usize {
         self.state().map_or(0, |state| state.pages.load(Ordering::Relaxed))
     }
@@ -133,13 +132,13 @@ impl<M: Machine> Object<M> {
         self.state().map_or(0, |state| state.seals.load(Ordering::Relaxed))
     }
 
-    /// Waits for the turn to change a file. Other objects have none: then it excludes nobody.
+    /// Waits for the turn to change a file. For other objects, which have no turn, it excludes nobody.
     pub fn turn(this: &KArc<Self>) -> Result<Turn<'_, M>, Killed> {
         let guard = this.state().map(|state| state.turn.intend_killable()).transpose()?;
         Ok(Turn { object: this, growth: None, _guard: guard })
     }
 
-    /// An area with these flags begins to map the object, or does no longer.
+    /// Notes that an area with these flags begins to map the object, or ceases to.
     pub(crate) fn note_mapping(&self, flags: VmFlags, begins: bool) {
         if let Content::File(state) = &self.content
             && flags.contains(VmFlags::SHARED | VmFlags::MAY_WRITE)
@@ -149,8 +148,8 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// Reads up to `most` bytes of one page from `at` on by `copy`; returns what that returns, and `None` at the end.
-    /// It returns 0 also if the page is not in memory: whoever gets 0 calls [`Object::bring_in_at`] before it tries
+    /// Reads up to `most` bytes of one page from `at` on with `copy`; returns its result, or `None` at the end. It also
+    /// returns 0 if the page is not in memory: after 0 the caller must call [`Object::bring_in_at`] before it tries
     /// again.
     #[inline]
     pub fn read(&self, at: u64, most: usize, copy: impl FnOnce(*const u8, usize) -> usize) -> Option<usize> {
@@ -163,7 +162,7 @@ impl<M: Machine> Object<M> {
                 let zeros = self.machine.spaces().zero_page() + piece.offset;
                 return Some(copy(self.machine.direct_map(zeros), piece.len));
             }
-            // (With too many references it is tried again.)
+            // (If the page has too many references, the caller tries again.)
             Err(_) => return Some(0),
         };
         let copied = copy(self.machine.direct_map(pfn.addr() + piece.offset), piece.len);
@@ -172,7 +171,7 @@ impl<M: Machine> Object<M> {
         Some(copied)
     }
 
-    /// A call has used a page: for reclaim, which finds the traces of mappings in their entries.
+    /// Notes for reclaim that a call has used a page; for mappings, reclaim finds this in their entries.
     #[inline(always)]
     pub(super) fn note_use(&self, pfn: Pfn, how: PageFlags) {
         let page = frame::page(self.machine, pfn);
@@ -181,7 +180,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// Drops a reference to a page of the object, which has mostly another one.
+    /// Drops a reference to a page of the object, which usually has another one.
     #[inline(always)]
     pub(super) fn release(&self, pfn: Pfn) {
         if frame::page(self.machine, pfn).put() {
@@ -189,14 +188,14 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// Whether reads bring in neighbours as well.
+    /// Whether reads also bring in neighbouring pages.
     #[inline]
     pub(crate) fn has_neighbours(&self) -> bool {
         matches!(self.content, Content::File(_))
     }
 
-    /// The pages from `first` on that exist, before the end, with a reference each: their frames are stored by their
-    /// number in the run, of which `except` is left out. Returns how many there are.
+    /// The pages from `first` on that exist, before the end, with a reference to each: their frames are stored at their
+    /// positions in `run`, except the one at `except`. Returns how many there are.
     pub(crate) fn resident_run(&self, first: usize, except: usize, run: &mut [Pfn]) -> usize {
         let owned = self.owned.lock();
         let end = self.pages();
@@ -214,7 +213,8 @@ impl<M: Machine> Object<M> {
         found
     }
 
-    /// The first byte from `at` on that a page has, in memory or in swap; `None` if there is none before the end.
+    /// The offset of the first byte at `at` or above that is in a page, in memory or in swap; `None` if there is none
+    /// before the end.
     pub fn next_data(&self, at: u64) -> Result<Option<u64>, Killed> {
         if self.is_paged() {
             return Ok(Some(at).filter(|at| *at < self.len()));
@@ -233,7 +233,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// The first byte from `at` on that no page has, or the end; `None` behind the end.
+    /// The offset of the first byte at `at` or above that is in no page, or the end; `None` after the end.
     pub fn next_hole(&self, at: u64) -> Result<Option<u64>, Killed> {
         let mut at = at;
         while at < self.len() && !self.is_paged() {
@@ -249,7 +249,7 @@ impl<M: Machine> Object<M> {
         Ok(Some(self.len()).filter(|len| *len != 0))
     }
 
-    /// Fills a part of a page with zeros, if there is the page.
+    /// Fills a part of a page with zeros, if the page exists.
     pub(super) fn clear_part(&self, at: u64, len: usize) -> Result<(), ObjectError> {
         let piece = Piece::new(at, len);
         if let Some(pfn) = self.brought_in(piece.index)? {
@@ -260,8 +260,8 @@ impl<M: Machine> Object<M> {
         Ok(())
     }
 
-    /// The frame of the page at `index`, with a new reference, if there is such a page: it is brought in. No lock is
-    /// held but the turn.
+    /// The frame of the page at `index`, with a new reference, if the page exists: it is brought in. No lock is held
+    /// except the turn.
     pub(super) fn brought_in(&self, index: usize) -> Result<Option<Pfn>, ObjectError> {
         loop {
             match self.resident(index) {
@@ -276,8 +276,8 @@ impl<M: Machine> Object<M> {
         self.bring_in((at >> PAGE_SHIFT) as usize)
     }
 
-    /// Keeps the page in memory that `end` cuts, if there is such a page, until the answer is dropped. A page of a
-    /// paged file is brought in, so that nobody else does who would read it from before the cut.
+    /// Keeps the page that `end` cuts in memory, if it exists, until the result is dropped. A page of a paged file is
+    /// brought in, so that no other thread reads its former content, from before the cut.
     pub(crate) fn keep_cut(&self, end: u64) -> Result<KeptIn<'_, M>, ObjectError> {
         let (offset, index) = (end as usize % PAGE_SIZE, (end >> PAGE_SHIFT) as usize);
         let pfn = match offset {
@@ -293,7 +293,7 @@ impl<M: Machine> Object<M> {
     }
 }
 
-/// A page that stays in memory until this is dropped.
+/// A page that stays in memory until this value is dropped.
 pub(crate) struct KeptIn<'a, M: Machine> {
     object: &'a Object<M>,
     pfn: Option<Pfn>,
@@ -301,7 +301,7 @@ pub(crate) struct KeptIn<'a, M: Machine> {
 }
 
 impl<M: Machine> KeptIn<'_, M> {
-    /// Fills what is cut off with zeros.
+    /// Fills the part that is cut off with zeros.
     pub fn clear(&self) {
         if let Some(pfn) = self.pfn {
             // SAFETY: the page has a reference, and the bytes are within it.
@@ -321,7 +321,7 @@ impl<M: Machine> Drop for KeptIn<'_, M> {
 /// The right to change a file.
 pub struct Turn<'a, M: Machine> {
     object: &'a KArc<Object<M>>,
-    /// What was written behind the end of a paged file.
+    /// Bytes that were written after the end of a paged file.
     pub(super) growth: Option<Box<Growth>>,
     _guard: Option<IntentGuard<'a, (), M>>,
 }
@@ -340,12 +340,12 @@ impl<'a, M: Machine> Turn<'a, M> {
         }
     }
 
-    /// Whether an area maps the file that may write to it, or may be allowed to.
+    /// Whether an area maps the file that is writable, or may become so.
     pub fn has_writers(&self) -> bool {
         self.object.state().is_some_and(|state| state.writers.load(Ordering::Relaxed) != 0)
     }
 
-    /// Whether a device has a page of it pinned.
+    /// Whether a page of it is pinned for a device.
     pub fn has_pins(&self) -> Result<bool, Killed> {
         let object = self.object;
         let mut from = 0;
@@ -381,7 +381,7 @@ impl<'a, M: Machine> Turn<'a, M> {
         }
     }
 
-    /// Makes the file longer, if it is shorter than `len`.
+    /// Extends the file to `len`, if it is shorter.
     pub fn grow(&mut self, len: u64) -> Result<(), Errno> {
         let old = self.object.len();
         if len > old {
@@ -391,7 +391,7 @@ impl<'a, M: Machine> Turn<'a, M> {
         Ok(())
     }
 
-    /// Fills the rest of the page in which `end` lies with zeros, if a mapping may have stored there.
+    /// Fills the rest of the page that contains `end` with zeros, if a mapping may have stored there.
     fn clear_behind(&self, end: u64) -> Result<(), ObjectError> {
         let offset = end as usize % PAGE_SIZE;
         let has_stores = || self.object.is_paged() || self.object.mappings.lock().changes() != 0;
@@ -401,13 +401,13 @@ impl<'a, M: Machine> Turn<'a, M> {
         Ok(())
     }
 
-    /// Fills a part of one page with zeros, if there is the page.
+    /// Fills a part of one page with zeros, if the page exists.
     pub(crate) fn clear(&mut self, start: u64, end: u64) -> Result<(), ObjectError> {
         if start < end { self.object.clear_part(start, (end - start) as usize) } else { Ok(()) }
     }
 
-    /// Writes up to `most` bytes of one page from `at` on by `copy`; returns what that returns. Makes the file longer
-    /// if they end behind it.
+    /// Writes up to `most` bytes of one page from `at` on with `copy`; returns its result. Extends the file if they end
+    /// after its end.
     #[inline]
     pub fn write(
         &mut self,
@@ -448,7 +448,7 @@ impl<'a, M: Machine> Turn<'a, M> {
         Ok(copied)
     }
 
-    /// Writes to a page that does not exist; `None` if it does meanwhile.
+    /// Writes to a page that does not exist; `None` if it exists by now.
     fn write_new(
         &self,
         piece: &Piece,
@@ -473,12 +473,12 @@ impl<'a, M: Machine> Turn<'a, M> {
         Ok(is_ours.then_some(copied))
     }
 
-    /// Makes `pfn` the page at `index`; `false` if there was one, and `pfn` is freed.
+    /// Makes `pfn` the page at `index`; `false` if there is a page already, in which case `pfn` is freed.
     fn enter(&self, index: usize, pfn: Pfn, supply: &Supply<M>) -> Result<bool, ObjectError> {
         let object = self.object;
-        // Nobody else knows it, so this needs no atomic operation of the page that is there.
+        // Nobody else knows the frame, so this needs no atomic operation on its page.
         let page = match object.enter(index, pfn, supply, false) {
-            // Another one was there, and has left.
+            // Another page was there, and is on its way out.
             Err(ObjectError::Away) => return Ok(false),
             page => page?,
         };
@@ -490,7 +490,7 @@ impl<'a, M: Machine> Turn<'a, M> {
         Ok(entered == pfn)
     }
 
-    /// Makes the page at `index` exist, with zeros. Not in a paged file, where something else may be.
+    /// Allocates the page at `index`, filled with zeros. Not for a paged file, whose pager may have other content.
     pub fn allocate(&mut self, index: usize, supply: &Supply<M>) -> Result<(), ObjectError> {
         if self.object.is_paged() {
             return Err(ObjectError::Refused(Errno::EOPNOTSUPP));

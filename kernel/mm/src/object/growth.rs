@@ -1,9 +1,9 @@
-//! Writes that make a paged file longer: the pager has to agree before the file is longer, so there is room for what
-//! was accepted.
+//! Writes that extend a paged file: the pager must agree before the file becomes longer, so there is room for
+//! everything that was accepted.
 //!
-//! The bytes are copied into pages first, some of which lie behind the end, where nobody finds them yet; the turn keeps
-//! a reference to each. Then the pager takes up to [`RUN`] of them at a time, and the end moves as far as it did. What
-//! it does not take is given up.
+//! The bytes are first copied into pages, some of which are after the end, where nobody finds them yet; the turn keeps
+//! a reference to each. Then the pager accepts up to [`RUN`] of them at a time, and the end moves accordingly. What it
+//! does not accept is dropped.
 
 use core::sync::atomic::Ordering;
 
@@ -19,13 +19,13 @@ use crate::rmap::Release;
 use crate::supply::Supply;
 use crate::table::Machine;
 
-/// The most bytes that the pager gets at a time.
+/// The maximum number of bytes that the pager gets at a time.
 const MOST: usize = RUN * PAGE_SIZE;
 
-/// Pages that they may touch, since they need not begin with a page.
+/// The maximum number of pages that these bytes touch, since they need not be page-aligned.
 const PAGES: usize = RUN + 1;
 
-/// What was written behind the end, and is not accepted yet.
+/// Bytes that were written after the end, and are not accepted yet.
 pub(super) struct Growth {
     start: u64,
     end: u64,
@@ -34,7 +34,7 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    /// Begins at the end of the file, or behind it.
+    /// Starts at the end of the file, or after it.
     pub fn new(start: u64) -> Self {
         Self { start, end: start, frames: [Pfn(0); PAGES], len: 0 }
     }
@@ -44,8 +44,8 @@ impl Growth {
         self.end == at && (at - self.start) as usize + len <= MOST
     }
 
-    /// It goes on to `end`, within the page of its former end, or the next one. Gets the caller's reference to that
-    /// page; returns it if it has one already.
+    /// Extends it to `end`, within the page of its former end, or the next one. Takes the caller's reference to that
+    /// page; returns the reference if it already has one.
     pub fn extend(&mut self, end: u64, pfn: Pfn) -> Option<Pfn> {
         let is_same = self.len != 0 && !(self.end as usize).is_multiple_of(PAGE_SIZE);
         self.end = end;
@@ -59,7 +59,7 @@ impl Growth {
 }
 
 impl<M: Machine> Turn<'_, M> {
-    /// As [`Turn::write`], for a paged file: what lies within its end is marked, and what lies behind it waits for
+    /// As [`Turn::write`], for a paged file: pages within its end are marked, and bytes after it wait for
     /// [`Turn::commit`].
     pub(super) fn write_paged(
         &mut self,
@@ -96,8 +96,8 @@ impl<M: Machine> Turn<'_, M> {
         Ok(copied)
     }
 
-    /// Copies a piece into its page, which is brought in unless all of its bytes are new. Returns how many bytes, and
-    /// the page with a reference; `None` if none could be copied.
+    /// Copies a piece into its page, which is brought in unless all of its bytes are overwritten. Returns how many
+    /// bytes, and the page with a reference; `None` if no bytes could be copied.
     fn copy_in(
         &self,
         piece: &Piece,
@@ -130,7 +130,7 @@ impl<M: Machine> Turn<'_, M> {
             let is_enough = copied == piece.len || is_behind || seeded!(ShortCopyLosesRest);
             if copied == 0 || !is_enough {
                 frame::free(machine, pfn);
-                // The rest of the page is the pager's: bytes are copied again when it is here.
+                // The pager has the rest of the page: the bytes are copied again once it has been brought in.
                 may_replace = false;
                 if copied == 0 {
                     return Ok(None);
@@ -139,7 +139,7 @@ impl<M: Machine> Turn<'_, M> {
             }
             match object.enter(piece.index, pfn, supply, false) {
                 Ok(ObjectPage::Counted(entered)) if entered == pfn => return Ok(Some((copied, pfn))),
-                // Somebody was faster: then bytes are copied once more.
+                // Another thread has entered a page meanwhile: then the bytes are copied again.
                 Ok(ObjectPage::Counted(other)) => object.release(other),
                 Ok(ObjectPage::InPlace(_)) | Err(ObjectError::Away) => {}
                 Err(error) => return Err(error),
@@ -147,8 +147,8 @@ impl<M: Machine> Turn<'_, M> {
         }
     }
 
-    /// Has the pager accept what was written behind the end. The file ends where that has gone; an error is for what
-    /// was not accepted.
+    /// Has the pager accept the bytes that were written after the end. The new end is after the accepted bytes; an
+    /// error is about the others.
     #[inline]
     pub fn commit(&mut self) -> Result<(), Errno> {
         match self.growth.take() {
@@ -172,7 +172,7 @@ impl<M: Machine> Turn<'_, M> {
         if taken.is_ok_and(|taken| taken != 0) {
             self.store_len(end);
         }
-        // Only now: reclaim may take a clean page whose reference is gone.
+        // Only now: reclaim may take a clean page whose reference was dropped.
         let mut release = Release::new(object.machine);
         frames[..growth.len].iter().for_each(|pfn| release.page(*pfn));
         if end != growth.end {
@@ -187,14 +187,14 @@ impl<M: Machine> Turn<'_, M> {
 }
 
 impl<M: Machine> Turn<'_, M> {
-    /// A change of the length that ended with an error may have been made, or in part.
+    /// Notes that a change of the length which ended with an error may have been made, or in part.
     pub(crate) fn forget_len_if(&self, ended: Option<Errno>) {
         if let (Some(_), Some(paging)) = (ended, self.object().paging()) {
             paging.is_len_unknown.store(true, Ordering::Relaxed);
         }
     }
 
-    /// The length that the pager says, if it is not known: the holder of the turn asks.
+    /// The length according to the pager, if it is not known: the holder of the turn asks.
     #[inline]
     pub(crate) fn length_to_learn(&self) -> Result<Option<u64>, Errno> {
         match self.object().paging() {
@@ -203,8 +203,8 @@ impl<M: Machine> Turn<'_, M> {
         }
     }
 
-    /// The pager says that the file goes on behind `old`, which was its end: what a page that is here has there is what
-    /// the pager has.
+    /// Called when the file turns out to extend beyond `old`, which was its end: reads the pager's bytes after `old`
+    /// into a page that is in memory.
     pub(crate) fn fetch_tail(&self, old: u64) -> Result<(), Errno> {
         let object = self.object();
         let (offset, index) = (old as usize % PAGE_SIZE, (old >> PAGE_SHIFT) as usize);
@@ -233,12 +233,12 @@ impl<M: Machine> Turn<'_, M> {
 
 impl<M: Machine> Drop for Turn<'_, M> {
     fn drop(&mut self) {
-        // (Whoever could tell of an error has committed.)
+        // (A caller that could report an error has already committed.)
         let _ = self.commit();
     }
 }
 
-/// Gives up what was written behind the end of a file, where nobody has found it.
+/// Drops the pages after the end of a file, which nobody has found.
 fn give_up_behind<M: Machine>(object: &Object<M>, end: u64) -> Result<(), ObjectError> {
     let first = (end as usize).div_ceil(PAGE_SIZE);
     debug_assert!(end >> PAGE_SHIFT <= first as u64);

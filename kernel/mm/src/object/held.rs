@@ -1,4 +1,4 @@
-//! What an object has at an index, as a word of its tree ([`radix`](super::radix)).
+//! The state of a page of an object, as a word of its tree ([`radix`](super::radix)).
 //!
 //! | word | the page is | the object has |
 //! | --- | --- | --- |
@@ -21,12 +21,12 @@ pub(super) enum Held {
     Page(Pfn),
     /// It is in swap.
     Swapped(Swapped),
-    /// It is being taken to swap.
+    /// The page is on its way to swap.
     Leaving(Pfn),
 }
 
 impl Held {
-    /// What a word other than 0 stands for.
+    /// The meaning of a word other than 0.
     pub fn of(word: u64) -> Self {
         match word {
             _ if word & AWAY == 0 => Self::Page(Pfn(word as usize)),
@@ -54,7 +54,7 @@ impl Held {
     }
 }
 
-// Bit 62 and what is above the shadow.
+// Bit 62 and the bits above the shadow.
 const _: () = assert!(SLOT_BITS + u16::BITS <= 62);
 
 #[cfg(test)]

@@ -1,20 +1,21 @@
 //! Memory objects: the reference-counted backing of areas.
 //!
-//! An object gives the frame for a page index. Three kinds exist: a file of the boot archive, whose whole pages are
+//! An object returns the frame for a page index. Three kinds exist: a file of the boot archive, whose whole pages are
 //! mapped in place (no copy, no count: the archive is never freed); shared anonymous memory, whose pages are allocated
-//! at the first access; and a [file in memory](mod@file), which is that with a length that changes, and which is read
-//! and written. Such a file may be [`paged`]: then somebody else has its content, and brings pages in. Devices will be
-//! a further kind.
+//! at the first access; and a [file in memory](mod@file), which in addition has a variable length, and can be read and
+//! written. Such a file may be [`paged`]: then a pager has its content, and supplies the pages. Devices will be a
+//! further kind.
 //!
 //! # Reverse mapping
-//! A page of an object has the object as its owner and its index there; the object has the areas that map it, by index
-//! ([`Mappings`]). A page that an object owns may outlive it. So the object is looked up from the page under the page
-//! lock ([`Object::of_page`]), and under that lock the end of the object, or of its ownership ([`Object::give_up`]),
-//! clears the owner of the page.
+//! A page of an object has the object as its owner and its index there; the object knows the areas that map it, by
+//! index ([`Mappings`]). A page that an object owns may outlive it. So the object is looked up from the page under the
+//! page lock ([`Object::of_page`]), and under that lock the end of the object, or of its ownership
+//! ([`Object::give_up`]), clears the owner of the page.
 //!
 //! # Pages that are elsewhere
-//! Memory's pages go to swap (`swap.rs`), where the tree finds them again. Whoever asks for such a page gets
-//! [`ObjectError::Away`], drops all locks, calls [`Object::bring_in`], and asks again.
+//! Anonymous pages and pages of files in memory can be swapped out (`swap.rs`); the tree then says where they are.
+//! Whoever asks for such a page gets [`ObjectError::Away`], drops all locks, calls [`Object::bring_in`], and asks
+//! again.
 //!
 //! Lock order: `Rank::MemoryObject` for the pages that the object owns, and for its mappings; one at a time.
 
@@ -52,13 +53,13 @@ pub use view::Whereabouts;
 /// The areas that map an object, by index.
 pub type Mappings<M> = Spans<Vma<M>, BY_INDEX>;
 
-/// Pages in place that are named between two points at which others may run.
+/// The number of pages in place that are given their owner between two points at which others may run.
 const POINT_EVERY: usize = 1024;
 
 /// Why an object has no frame for an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectError {
-    /// The page lies wholly beyond the object's end.
+    /// The page is completely after the object's end.
     Beyond,
     /// There was no memory.
     OutOfMemory,
@@ -68,7 +69,7 @@ pub enum ObjectError {
     Away,
     /// It cannot be read back.
     Damaged,
-    /// Whoever has the content has refused.
+    /// The pager has refused.
     Refused(Errno),
 }
 
@@ -137,7 +138,7 @@ pub struct Object<M: Machine> {
     content: Content<M>,
     /// The pages that the object has, by index.
     owned: SpinLock<Radix, M>,
-    /// How many of them are in swap. Changed under the lock of `owned`.
+    /// The number of these pages that are in swap. Changed under the lock of `owned`.
     swapped: AtomicUsize,
     mappings: SpinLock<Mappings<M>, M>,
 }
@@ -155,7 +156,7 @@ impl<M: Machine> Object<M> {
         Self::make(machine, Content::BootFile { start, len, padded, synced })
     }
 
-    /// Shared anonymous memory; all of it is promised now if `reserved`, else each page when it is allocated.
+    /// Shared anonymous memory; if `reserved`, all of it is promised now, otherwise each page when it is allocated.
     pub fn shared_anon(machine: M, pages: usize, reserved: bool) -> Result<KArc<Self>, Errno> {
         let commit = machine.spaces().commit();
         let promised = if reserved { pages } else { 0 };
@@ -172,13 +173,13 @@ impl<M: Machine> Object<M> {
         let owned = SpinLock::new(machine, Rank::MemoryObject, Radix::new());
         let mappings = SpinLock::new(machine, Rank::MemoryObject, Spans::new());
         let this = KArc::try_new(Self { machine, content, owned, swapped: AtomicUsize::new(0), mappings })?;
-        // (The archive's files get theirs as the machine boots, where there is nobody else.)
+        // (This is done for the archive's files during boot, when there is nobody else.)
         this.name_in_place(KArc::as_ptr(&this).expose_provenance(), || {});
         Ok(this)
     }
 
     /// Sets the owner in the records of the pages in place. Most of these frames never belonged to the page allocator.
-    /// `point` is passed now and then.
+    /// `point` is called regularly.
     fn name_in_place(&self, owner: usize, point: impl Fn()) {
         for (index, frame) in (0..self.pages()).map_while(|index| Some((index, self.in_place(index)?))) {
             frame::page(self.machine, frame.pfn()).set_owner(owner, index as u64);
@@ -200,7 +201,7 @@ impl<M: Machine> Object<M> {
     }
 
     /// The object that owns this page, and the page's index in it. The caller holds a reference to the page, or knows
-    /// that it is one in place.
+    /// that it is a page in place.
     pub fn of_page(machine: M, page: &Page) -> Option<(KArc<Self>, usize)> {
         let in_place = page.state() == PageState::Absent;
         if !in_place && page.state() != PageState::Object {
@@ -226,7 +227,7 @@ impl<M: Machine> Object<M> {
         matches!(self.content, Content::BootFile { .. })
     }
 
-    /// What its pages are backed by: flags of their records.
+    /// The backing of its pages: flags of their records.
     pub(crate) fn backing(&self) -> PageFlags {
         match &self.content {
             Content::BootFile { .. } => PageFlags::empty(),
@@ -261,7 +262,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// The frame for `index`, allocated from `supply` if necessary. It brings nothing back.
+    /// The frame for `index`, allocated from `supply` if necessary. Does not bring in a page that is not in memory.
     pub fn page(&self, index: usize, supply: &Supply<M>) -> Result<ObjectPage, ObjectError> {
         match &self.content {
             Content::SharedAnon { pages, .. } if index < *pages => {}
@@ -278,15 +279,15 @@ impl<M: Machine> Object<M> {
         if self.is_paged() {
             return Err(ObjectError::Away);
         }
-        // Made without the lock; if another CPU was faster, its page is used.
+        // Made without the lock; if another CPU has made one meanwhile, that one is used.
         let pfn = supply.user(true)?;
         self.fill(pfn, index);
         self.enter(index, pfn, supply, true)
     }
 
     /// Makes `pfn`, a frame that only the caller knows, the page at `index`, unless there is one; returns the page that
-    /// is there then, with a reference. A frame that does not become the page is freed. With `within`, only below the
-    /// object's end.
+    /// is there then, with a reference. A frame that does not become the page is freed. If `within`, this is only done
+    /// below the object's end.
     #[inline(always)]
     fn enter(&self, index: usize, pfn: Pfn, supply: &Supply<M>, within: bool) -> Result<ObjectPage, ObjectError> {
         let mut owned = self.owned.lock();
@@ -310,7 +311,7 @@ impl<M: Machine> Object<M> {
         supply: &Supply<M>,
         within: bool,
     ) -> Result<ObjectPage, ObjectError> {
-        // The end of a file may have come nearer since it was looked at.
+        // The file may have been truncated since its end was checked.
         if within
             && let Content::File(_) = self.content
             && index >= self.pages()
@@ -330,7 +331,7 @@ impl<M: Machine> Object<M> {
         Ok(ObjectPage::Counted(pfn))
     }
 
-    /// A page more is owned: counts what was not promised before. Under the lock.
+    /// Counts one more owned page, unless it was promised before. Under the lock.
     #[inline(always)]
     fn promise_page(&self) -> Result<(), ObjectError> {
         match &self.content {
@@ -345,7 +346,7 @@ impl<M: Machine> Object<M> {
         Ok(())
     }
 
-    /// A page less is owned. Under the lock.
+    /// Counts one owned page less. Under the lock.
     fn unpromise_page(&self) {
         match &self.content {
             Content::SharedAnon { reserved: false, .. } => {}
@@ -355,7 +356,7 @@ impl<M: Machine> Object<M> {
         self.machine.spaces().commit().uncharge(self.machine, 1);
     }
 
-    /// Counts copies of a file's pages, which stay for good, and their tree nodes.
+    /// Counts copies of a file's pages, which are permanent, and their tree nodes.
     fn count_copies(&self, pages: usize, nodes: usize) {
         if self.is_file() {
             self.machine.count(Event::ArchiveCopy, pages);
@@ -379,9 +380,9 @@ impl<M: Machine> Object<M> {
         if frame::page(self.machine, pfn).get() { Ok(pfn) } else { Err(ObjectError::OutOfMemory) }
     }
 
-    /// Gives up the pages from `first` on and below `end`, up to the first one that is in memory: its index, and its
-    /// frame with the object's reference. A fault that has got the page from [`Object::page`] before holds a reference,
-    /// and still maps it.
+    /// Gives up the pages at `first` and above, below `end`, up to the first one that is in memory; returns its index,
+    /// and its frame with the object's reference. A fault that got this page from [`Object::page`] earlier holds a
+    /// reference, and still maps it.
     pub(crate) fn give_up(&self, first: usize, end: usize) -> Option<(usize, Pfn)> {
         debug_assert!(!self.is_file(), "the pages of a file are not given up");
         let mut from = first;
@@ -412,10 +413,10 @@ impl<M: Machine> Object<M> {
     }
 
     /// Makes `new`, a frame that only the caller knows, the object's page `index` in place of `old`, with its contents.
-    /// `false`, with nothing changed, if the object has given `old` up, or if it has other holders than the object and
-    /// the caller, which has one reference. Else `old` is frozen, and the caller has one reference to `new`.
+    /// `false`, with nothing changed, if the object has given `old` up, or if `old` has other references than the
+    /// object's and the caller's. Otherwise `old` is frozen, and the caller has one reference to `new`.
     ///
-    /// The page is copied under the lock: whoever gets a page of the object finds it whole, in one frame or the other.
+    /// The page is copied under the lock, so whoever gets a page of the object finds it complete, in one of the frames.
     pub(crate) fn exchange(&self, index: usize, old: Pfn, new: Pfn) -> bool {
         let (from, to) = (frame::page(self.machine, old), frame::page(self.machine, new));
         let mut owned = self.owned.lock();
@@ -425,10 +426,10 @@ impl<M: Machine> Object<M> {
         }
         self.machine.copy_page(new.addr(), old.addr());
         if self.is_file() && !seeded!(MovedFileForgetsInstructions) {
-            // `synced` says so of the page, wherever it is.
+            // `synced` applies to the page, in whichever frame it is.
             self.machine.sync_instructions(new.addr());
         }
-        // (The new one is counted as it becomes the object's.)
+        // (The new frame is counted when it becomes the object's.)
         self.machine.groups().count_files(from.control_group(), from.flags(), -1);
         frame::take_place(self.machine, old, new);
         if !seeded!(MovedPageIsClean) {
@@ -496,7 +497,7 @@ impl<M: Machine> Object<M> {
 }
 
 impl<M: Machine> Drop for Object<M> {
-    /// Lets go of one page after the other: there may be any number. The last owner holds no spin lock.
+    /// Drops one page at a time: there may be any number. The last owner holds no spin lock.
     fn drop(&mut self) {
         let machine = self.machine;
         // A kill does not end this.

@@ -1,13 +1,14 @@
-//! Paged objects: files that somebody else has, whose pages are brought in when they are needed and go when memory runs
-//! short (docs/page-cache.md).
+//! Paged objects: files whose content a pager has; their pages are brought in when they are needed, and reclaimed when
+//! memory runs short (docs/page-cache.md).
 //!
 //! # In
-//! Whoever needs a page that is not here gets [`ObjectError::Away`], and calls [`Object::bring_in`] with no lock held.
-//! That puts a word of its own at each index of a run ([`Held::Leaving`], with the run's first frame), so that others
-//! wait, has the [`Pager`] fill frames that nobody else knows, and replaces the words by the frames. A word that is
-//! gone by then was taken by a truncate: its frame is freed. So what was read never takes the place of anything newer.
+//! Whoever needs a page that is not in memory gets [`ObjectError::Away`], and calls [`Object::bring_in`] with no lock
+//! held. That puts a special word at each index of a run ([`Held::Leaving`], with the run's first frame), so that
+//! others wait, has the [`Pager`] fill frames that nobody else knows, and replaces the words by the frames. If a word
+//! is gone by then, a truncation has removed it: its frame is freed. So content that was read never replaces newer
+//! content.
 //!
-//! Lock order: none is held when the pager is asked, but perhaps the file's turn.
+//! Lock order: no lock is held while the pager is called, except possibly the file's turn.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -24,30 +25,30 @@ use crate::rmap::Release;
 use crate::supply::Supply;
 use crate::table::Machine;
 
-/// The most pages that are asked for at a time.
+/// The maximum number of pages that are requested at a time.
 pub const RUN: usize = 16;
 
-/// In the word of errors: the number of the last one. The upper half is how many there were.
+/// In the word of errors: the number of the last error. The upper half counts them.
 const ERROR: u64 = 0xffff;
-/// Somebody was told of the last one.
+/// The last error was reported.
 const TOLD: u64 = 1 << 16;
 
-/// How often a page is asked for again of which there was nothing.
+/// How often a page is requested again if the pager returned nothing for it.
 const TRIES: usize = 2;
 
-/// Pages of the first run, and of one that follows no other.
+/// The number of pages of the first run, and of a run that does not follow another one.
 const FIRST_RUN: usize = 4;
 
-/// The pager, which has the bytes of a paged object. All of it may sleep, until the calling thread is killed (EINTR),
-/// and is called with no lock held but the turn of the file, unless it says otherwise.
+/// The pager, which has the bytes of a paged object. All functions may sleep, until the calling thread is killed
+/// (EINTR), and are called with no lock held except the turn of the file, unless stated otherwise.
 pub trait Pager: Send + Sync {
     /// Fills frames, which are all zeros, with the pages from `first` on. Returns how many bytes there are before the
-    /// file's end; what is behind them in the frames does not matter.
+    /// file's end; the bytes after these in the frames do not matter.
     fn read(&self, first: usize, frames: &[Pfn]) -> Result<usize, Errno>;
 
-    /// Keeps `len` bytes at `at`, which lie in frames that follow each other, the first one at the same place of its
-    /// page. Returns how many it has taken. It makes the file longer only if it `grows`; else what is behind the end is
-    /// left out.
+    /// Stores `len` bytes at `at`, which are in consecutive frames, the first one at the offset of `at` in its page.
+    /// Returns how many it has accepted. It extends the file only if `grows`; otherwise bytes after the end are
+    /// ignored.
     fn write(&self, at: u64, frames: &[Pfn], len: usize, grows: bool) -> Result<usize, Errno>;
 
     /// How long the file is.
@@ -56,33 +57,34 @@ pub trait Pager: Send + Sync {
     /// Sets the length; new bytes are zeros.
     fn set_len(&self, len: u64) -> Result<(), Errno>;
 
-    /// What it has taken is kept from now on, whatever happens to the machine.
+    /// Makes everything that it has accepted permanent, whatever happens to the machine.
     fn sync(&self) -> Result<(), Errno>;
 
-    /// A page has to be written back, and none had before. It does not sleep; the areas of a space may be locked.
+    /// Called when a page has to be written back, and there was none before. Must not sleep; the areas of a space may
+    /// be locked.
     fn note_marked(&self);
 }
 
-/// What a paged object has beside a file.
+/// The state of a paged object in addition to a file's.
 pub(super) struct Paging {
     pub(super) pager: Box<dyn Pager>,
-    /// Where the run before ended, and how many pages it had, in the low bits.
+    /// Where the previous run ended, and its number of pages in the low bits.
     ahead: AtomicU64,
-    /// Pages that are marked. Changed under the object's lock.
+    /// The number of marked pages. Changed under the object's lock.
     pub(super) marked: AtomicUsize,
-    /// The pager was told that there are some, and nobody has begun to write them back since.
+    /// Whether the pager was told that there are marked pages, and no write-back has begun since.
     pub(super) is_noted: AtomicBool,
-    /// Errors of writing back so far in the upper half, and the last of them.
+    /// The number of write-back errors so far in the upper half, and the last of them.
     errors: AtomicU64,
-    /// Pages that are here. Changed under the object's lock.
+    /// The number of pages in memory. Changed under the object's lock.
     pub(super) pages: AtomicUsize,
-    /// Whoever gets the turn next has to ask how long the file is: nobody has yet, or a call that would change it ended
-    /// early.
+    /// Whether the next holder of the turn must ask for the file's length: nobody has asked yet, or a call that would
+    /// change it ended early.
     pub(super) is_len_unknown: AtomicBool,
 }
 
 impl Paging {
-    /// How many pages to bring in from `index` on.
+    /// The number of pages to bring in from `index` on.
     fn run(&self, index: usize) -> usize {
         const PAGES: u64 = 0xff;
         let before = self.ahead.load(Ordering::Relaxed);
@@ -96,7 +98,7 @@ impl Paging {
         run
     }
 
-    /// One error more of writing back.
+    /// Counts one more write-back error.
     pub(super) fn note_error(&self, error: Errno) {
         let next = |old: u64| Some(((old >> 32) + 1) << 32 | error.get() as u64 & ERROR);
         let _ = self.errors.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
@@ -108,12 +110,12 @@ struct Run<M: Machine> {
     machine: M,
     frames: [Pfn; RUN],
     len: usize,
-    /// What stands for the run in the tree: the first frame, which is moving.
+    /// The word that stands for the run in the tree: the first frame, as one that is moving.
     word: u64,
 }
 
 impl<M: Machine> Run<M> {
-    /// Up to `most` frames: the first one by all means, the others if memory is free.
+    /// Allocates up to `most` frames: the first one may reclaim, the others are only allocated if memory is free.
     fn alloc(machine: M, most: usize) -> Result<Self, AllocError> {
         let mut run = Self { machine, frames: [Pfn(0); RUN], len: 0, word: 0 };
         run.frames[0] = frame::alloc_user(machine, true)?;
@@ -137,7 +139,7 @@ impl<M: Machine> Drop for Run<M> {
 }
 
 impl<M: Machine> Object<M> {
-    /// A file that the pager has. It is empty until the first [`Turn::agree`](super::file::Turn::agree).
+    /// A file of this pager. It is empty until the first [`Turn::agree`](super::file::Turn::agree).
     pub fn paged(machine: M, pager: Box<dyn Pager>) -> Result<KArc<Self>, AllocError> {
         let mut state = super::file::State::new(machine, 0);
         state.paging = Some(Paging {
@@ -160,7 +162,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// Whether somebody else has its pages.
+    /// Whether a pager has its pages.
     #[inline]
     pub fn is_paged(&self) -> bool {
         self.paging().is_some()
@@ -171,13 +173,14 @@ impl<M: Machine> Object<M> {
         self.paging().map(|paging| &*paging.pager)
     }
 
-    /// Errors of writing back so far, without those that nobody has been told of: whoever opens the file keeps this.
+    /// The count of write-back errors so far, without those that were reported to nobody: whoever opens the file stores
+    /// this.
     pub fn errors(&self) -> u64 {
         let errors = self.paging().map_or(0, |paging| paging.errors.load(Ordering::Relaxed));
         if errors & TOLD != 0 { errors } else { 0 }
     }
 
-    /// The last error, if there were any since `seen`, which becomes what was seen by then.
+    /// The last error, if there was one since `seen`, which is set to the present count.
     pub fn error_since(&self, seen: &AtomicU64) -> Result<(), Errno> {
         let Some(paging) = self.paging() else { return Ok(()) };
         let now = paging.errors.load(Ordering::Relaxed);
@@ -191,18 +194,18 @@ impl<M: Machine> Object<M> {
         Err(Errno::from_ret(-((now & ERROR) as isize)).err().unwrap_or(Errno::EIO))
     }
 
-    /// Pages that are in memory, of a paged object.
+    /// The number of pages of a paged object that are in memory.
     pub fn cached_pages(&self) -> usize {
         self.paging().map_or(0, |paging| paging.pages.load(Ordering::Relaxed))
     }
 
-    /// A page more or less is here. Under the lock.
+    /// Counts a change of the number of pages in memory. Under the lock.
     pub(super) fn count_cached(&self, paging: &Paging, change: isize) {
         paging.pages.store(paging.pages.load(Ordering::Relaxed).wrapping_add_signed(change), Ordering::Relaxed);
         self.machine.spaces().count_cached(change);
     }
 
-    /// Brings in the page at `index`, which is not here, and some behind it, unless others do by now.
+    /// Brings in the page at `index`, which is not in memory, and some after it, unless other threads are doing so.
     pub(super) fn page_in(&self, paging: &Paging, index: usize) -> Result<(), ObjectError> {
         let left = self.pages().saturating_sub(index);
         if left == 0 {
@@ -219,18 +222,18 @@ impl<M: Machine> Object<M> {
             loop {
                 let mut read = paging.pager.read(index, &run.frames[..placed]);
                 if placed > 1 && read.is_err() && read != Err(Errno::EINTR) {
-                    // What was not asked for may be why.
+                    // The additional pages may be the reason.
                     self.take_back(index + 1, placed - 1, &run);
                     placed = 1;
                     read = paging.pager.read(index, &run.frames[..1]);
                 }
                 return match read {
                     Ok(bytes) if bytes <= placed * PAGE_SIZE => {
-                        // A page of which there is nothing is not taken for zeros, unless the pager's file is shorter
-                        // by now: then it will be cut here too.
+                        // A page for which the pager returned nothing is not taken for zeros, unless the pager's file
+                        // has become shorter: then it will be truncated here too.
                         let is_there = bytes != 0 || self.is_shorter(paging, index);
                         if !is_there && tries < TRIES {
-                            // (It may have been shorter for a moment.)
+                            // (It may only have been shorter for a moment.)
                             tries += 1;
                             continue;
                         }
@@ -249,7 +252,7 @@ impl<M: Machine> Object<M> {
         })
     }
 
-    /// Reads page `index` into a frame that does not become the page, which `see` gets.
+    /// Reads page `index` into a frame that does not become the page; calls `see` with it.
     pub(super) fn read_apart(
         &self,
         paging: &Paging,
@@ -273,7 +276,7 @@ impl<M: Machine> Object<M> {
         paging.pager.length().is_ok_and(|len| len <= (index as u64) << PAGE_SHIFT)
     }
 
-    /// Puts the run's word at the indices from `index` on that have nothing, up to the first that has; returns how
+    /// Puts the run's word at the indices from `index` on that are empty, up to the first one that is not; returns how
     /// many.
     fn place(&self, index: usize, run: &Run<M>) -> Result<usize, ObjectError> {
         let supply = Supply::new(self.machine);
@@ -301,7 +304,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// The run's words are gone again.
+    /// Removes the run's words.
     fn take_back(&self, index: usize, count: usize, run: &Run<M>) {
         let mut owned = self.owned.lock();
         for index in index..index + count {
@@ -311,7 +314,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// Zeros from the end of the bytes on.
+    /// Fills the rest after the bytes with zeros.
     fn clear_behind_bytes(&self, frames: &[Pfn], bytes: usize) {
         for (n, pfn) in frames.iter().enumerate().skip(bytes >> PAGE_SHIFT) {
             let from = bytes.saturating_sub(n << PAGE_SHIFT);
@@ -320,7 +323,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// Makes frames pages where the run's word still is. The others stay the run's.
+    /// Replaces the run's words by frames where they are still present. The other frames stay in the run.
     fn enter_run(&self, paging: &Paging, index: usize, count: usize, run: &mut Run<M>) {
         let word = run.word;
         let owner = core::ptr::from_ref(self).expose_provenance();

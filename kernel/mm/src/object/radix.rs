@@ -1,8 +1,8 @@
-//! What an object has, by page index: a radix tree of 64-way nodes, as high as its highest index needs. It stores
-//! words, of which 0 means nothing ([`held`](super::held) says what others mean).
+//! The pages of an object, by index: a radix tree of 64-way nodes, as high as its highest index needs. It stores words,
+//! of which 0 means nothing ([`held`](super::held) defines the others).
 //!
-//! A word may be *marked*: a bit in its leaf, and one in each node above that has a marked word below it. So the next
-//! marked word is found in O(height), and to mark needs no memory.
+//! A word may be *marked*: a bit in its leaf, and one in each node above it. So the next marked word is found in
+//! O(height), and marking needs no memory.
 
 use alloc::boxed::Box;
 
@@ -13,11 +13,12 @@ use crate::supply::Supply;
 const BITS: u32 = 6;
 const WAYS: usize = 1 << BITS;
 
-/// Nodes that one search looks through: more than the levels of the highest tree, so that it gets on.
+/// The maximum number of nodes that one search visits: more than the levels of the highest tree, so that it makes
+/// progress.
 const NODES: usize = 80;
 
 struct Node {
-    /// Of the ways, those that are marked, or have a marked word below.
+    /// The ways that are marked, or have a marked word below them.
     marks: u64,
     ways: Ways,
 }
@@ -118,7 +119,7 @@ impl Radix {
         }
     }
 
-    /// Looks for the first word that is not 0, at `index` or above, through [`NODES`] nodes at most: those that were
+    /// Searches for the first word that is not 0, at `index` or above, in at most [`NODES`] nodes: nodes that were
     /// emptied stay, and there may be many.
     pub fn next(&self, index: usize) -> Next {
         fn walk(node: &Node, index: usize, shift: u32, left: &mut usize) -> Next {
@@ -132,7 +133,7 @@ impl Radix {
                 }
                 Ways::Inner(nodes) => {
                     for (way, node) in nodes.iter().enumerate().skip(first) {
-                        // Below the first of them the search begins at the index, below the others at 0.
+                        // Below the first way the search begins at the index, below the others at 0.
                         let rest = if way == first { index & ((1 << shift) - 1) } else { 0 };
                         let Some(node) = node.as_deref() else { continue };
                         match walk(node, rest, shift - BITS, left) {
@@ -153,7 +154,7 @@ impl Radix {
         }
     }
 
-    /// Makes the word at `index` 0, not marked; returns whether it was. The nodes stay.
+    /// Sets the word at `index` to 0 and unmarks it; returns whether it was marked. The nodes stay.
     pub fn take(&mut self, index: usize) -> bool {
         let Some(place) = self.get_mut(index) else { return false };
         *place = 0;
@@ -164,8 +165,7 @@ impl Radix {
         self.root.as_ref().is_some_and(|root| root.marks != 0)
     }
 
-    /// Marks the word at `index`, or does so no longer, if there is a leaf for it; returns whether it was marked
-    /// before.
+    /// Sets or clears the mark of the word at `index`, if there is a leaf for it; returns whether it was marked before.
     pub fn set_mark(&mut self, index: usize, on: bool) -> bool {
         fn walk(node: &mut Node, index: usize, shift: u32, on: bool) -> bool {
             let bit = 1 << (index >> shift & (WAYS - 1));
@@ -234,8 +234,8 @@ impl Radix {
         }
     }
 
-    /// Takes all words out, by index, and frees the nodes: `see` gets at most 64 words a time, 0 among them. The depth
-    /// is at most 11.
+    /// Takes out all words, by index, and frees the nodes: `see` gets at most 64 words at a time, including zeros. The
+    /// depth of the recursion is at most 11.
     pub fn drain(&mut self, mut see: impl FnMut(&[u64])) {
         fn walk(node: Box<Node>, see: &mut impl FnMut(&[u64])) {
             match node.ways {
@@ -257,7 +257,7 @@ pub enum Next {
     Word(usize, u64),
     /// There is none.
     Nothing,
-    /// None yet: the search goes on there.
+    /// None yet: the search must continue there.
     Later(usize),
 }
 
@@ -293,7 +293,7 @@ mod tests {
         tree.drain(|_| {});
     }
 
-    /// Nodes between the leaves count as well: here there are ten for each.
+    /// Nodes without leaves count as well: here there are ten for each leaf.
     #[test]
     fn a_search_through_a_sparse_tree_is_cut_into_pieces() {
         let supply = Supply::new(crate::sim::Sim::with_mib(16));
@@ -308,7 +308,7 @@ mod tests {
         tree.drain(|_| {});
     }
 
-    /// Searches until the end, which each piece must bring nearer; what was found, and in how many.
+    /// Searches until the end, while each piece must make progress; returns what was found, and in how many pieces.
     fn pieces(tree: &Radix, mut at: usize) -> (Next, usize) {
         for n in 1.. {
             match tree.next(at) {
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!((tree.nodes(), tree.get(0)), (0, None));
     }
 
-    /// Marks against a set: made and cleared, also when the tree grows higher.
+    /// Compares marks with a set: they are set and cleared, also while the tree grows higher.
     #[test]
     fn marks_are_found_in_order() {
         let supply = Supply::new(crate::sim::Sim::with_mib(16));
@@ -376,7 +376,7 @@ mod tests {
                 }
                 1 | 2 => assert_eq!(tree.set_mark(index, false), model.remove(&index)),
                 3 => {
-                    // Only what has a leaf can be marked.
+                    // Only a word that has a leaf can be marked.
                     if tree.get(index).is_some() {
                         assert_eq!(tree.set_mark(index, true), !model.insert(index));
                     }

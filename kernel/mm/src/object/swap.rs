@@ -1,11 +1,11 @@
-//! Pages of memory objects that go to swap, and come back.
+//! Swapping pages of memory objects out and in.
 //!
-//! The place of such a page is its object's tree: [`Held`] is what stands there. No entry of a table says anything of
-//! it, so a mapping of it is absent, and a fault asks the object as for a page that nobody has touched.
+//! Such a page is recorded in its object's tree, as a [`Held`]. No entry of a translation table refers to it: in a
+//! mapping it is absent, and a fault asks the object for it as for a page that was never touched.
 //!
-//! A page leaves in two steps under the object's lock, between which its contents are stored without it:
-//! [`Object::begin_swap_out`] takes it out of reach, and [`Object::end_swap_out`] says where it is. Whoever meets it in
-//! between waits for the end of the move.
+//! A page is swapped out in two steps under the object's lock, between which its contents are stored without the lock:
+//! [`Object::begin_swap_out`] makes the page unreachable, and [`Object::end_swap_out`] records where it is. Whoever
+//! finds it in between waits for the end of the move.
 
 use core::sync::atomic::Ordering;
 
@@ -23,9 +23,9 @@ use crate::swap::Slot;
 use crate::table::Machine;
 
 impl<M: Machine> Object<M> {
-    /// Takes page `index`, which is `pfn`, out of reach: it is frozen then, and stays with the caller until
+    /// Makes page `index`, which is `pfn`, unreachable: it is frozen then, and stays with the caller until
     /// [`Object::end_swap_out`]. The caller has isolated it. `false`, with nothing changed, if the object has given the
-    /// page up, or if it has other holders than the object and the caller, which has one reference.
+    /// page up, or if it has other references than the object's and the caller's.
     pub(crate) fn begin_swap_out(&self, index: usize, pfn: Pfn) -> bool {
         let mut owned = self.owned.lock();
         let Some(place) = owned.get_mut(index).filter(|place| **place == Held::Page(pfn).word()) else { return false };
@@ -36,9 +36,8 @@ impl<M: Machine> Object<M> {
         is_ours || seeded!(ObjectOutIgnoresHolders)
     }
 
-    /// Ends what [`Object::begin_swap_out`] has begun: the page is in swap, or comes back with the references that it
-    /// had. `false` if the object has given it up meanwhile: then it is as it was before the call, and nobody's but the
-    /// caller's.
+    /// Ends what [`Object::begin_swap_out`] has begun: the page is in swap, or is restored with its references. `false`
+    /// if the object has given it up meanwhile: then it is as it was before the call, and belongs to the caller alone.
     pub(crate) fn end_swap_out(&self, index: usize, pfn: Pfn, to: Option<Swapped>) -> bool {
         let mut owned = self.owned.lock();
         let is_there = |place: &&mut u64| **place == Held::Leaving(pfn).word() || seeded!(ObjectOutTrustsItsFirstLook);
@@ -61,8 +60,8 @@ impl<M: Machine> Object<M> {
         self.swapped.store(self.swapped.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
     }
 
-    /// What was just taken out of the tree: the frame, with the object's reference, if it is a page in memory. Else
-    /// nothing is left of it. Under the lock, or when the object ends.
+    /// Drops a word that was just taken out of the tree: returns the frame, with the object's reference, if it is a
+    /// page in memory. Otherwise nothing remains of it. Under the lock, or when the object ends.
     pub(super) fn let_go(&self, word: u64) -> Option<Pfn> {
         match Held::of(word) {
             Held::Page(pfn) => return Some(pfn),
@@ -71,7 +70,7 @@ impl<M: Machine> Object<M> {
                 let uses = if seeded!(RemoveFreesSlotTwice) { 2 } else { usize::from(!seeded!(RemoveLeaksSlot)) };
                 (0..uses).for_each(|_| self.machine.spaces().swap().release(swapped.slot));
             }
-            // Whoever takes it to swap frees it.
+            // The thread that takes it to swap frees it.
             Held::Leaving(_) => {}
         }
         None
@@ -93,8 +92,8 @@ impl<M: Machine> Object<M> {
         self.has_swapped() && self.owned.lock().get(index).is_some_and(|word| Held::page(word).is_none())
     }
 
-    /// Brings the page at `index` back from swap, or waits if it is just leaving. No lock is held (a file's turn may
-    /// be), so the caller must look again. Returns whether it was away.
+    /// Brings the page at `index` back from swap, or waits if it is just being swapped out. No lock is held (a file's
+    /// turn may be), so the caller must check again. Returns whether it was not in memory.
     #[cold]
     pub fn bring_in(&self, index: usize) -> Result<bool, ObjectError> {
         let (machine, swap) = (self.machine, self.machine.spaces().swap());
@@ -128,8 +127,8 @@ impl<M: Machine> Object<M> {
         done.map(|()| true)
     }
 
-    /// Makes a frame with the contents of a slot the page at `index`, if `word` is still what is there. The caller is a
-    /// user of the slot.
+    /// Makes a frame with the contents of a slot the page at `index`, if `word` is still there. The caller is a user of
+    /// the slot.
     fn read_in(&self, index: usize, word: u64, swapped: Swapped) -> Result<(), ObjectError> {
         let machine = self.machine;
         let _stall = Stall::begin(machine);
@@ -186,7 +185,7 @@ impl<M: Machine> Object<M> {
 /// Looks of tests.
 #[cfg(test)]
 impl<M: Machine> Object<M> {
-    /// The frame or the slot of the page at `index`; `None` if there is no such page, or it is just leaving.
+    /// The frame or the slot of the page at `index`; `None` if there is no such page, or it is just being swapped out.
     pub(crate) fn look_at(&self, index: usize) -> Option<Result<Pfn, Slot>> {
         match Held::of(self.owned.lock().get(index)?) {
             Held::Page(pfn) => Some(Ok(pfn)),
@@ -195,7 +194,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// Pages in swap, by what the object counts.
+    /// The number of pages in swap, according to the object's count.
     pub(crate) fn swapped_pages(&self) -> usize {
         self.swapped.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Where a page of an object is, for people.
+//! Where a page of an object is, for display.
 
 use super::held::Held;
 use super::{Content, Object};
@@ -6,7 +6,7 @@ use crate::addr::{Pfn, PhysAddr};
 use crate::swap::SlotView;
 use crate::table::Machine;
 
-/// Where a page of an object is at a moment: what a fault on it would find.
+/// Where a page of an object is at one moment: what a fault on it would find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whereabouts {
     /// In the boot archive's memory.
@@ -15,15 +15,15 @@ pub enum Whereabouts {
     InMemory(Pfn),
     /// In swap.
     InSwap(SlotView),
-    /// On its way to swap, or to a frame.
+    /// Being moved to swap, or to a frame.
     Moving,
-    /// With whoever has the content: the first touch asks for it.
+    /// With the pager: the first access asks for it.
     WithPager,
-    /// In the boot archive, at no page boundary: the first touch copies it.
+    /// In the boot archive, but not page-aligned: the first access copies it.
     InArchive,
-    /// Nowhere: the first touch makes a page of zeros.
+    /// Nowhere: the first access makes a page of zeros.
     Nowhere,
-    /// There is none: the object ends before it.
+    /// The object ends before it.
     BeyondEnd,
 }
 

@@ -1,18 +1,18 @@
-//! Triggers: whether what stood still within a window of time has passed a threshold, as Linux's psi.rst describes it.
+//! Triggers: whether the time of stalls within a window has exceeded a threshold, as described in Linux's psi.rst.
 //!
-//! Somebody [looks](Window::look) at the time that was stalled so far, every tenth of a window, as long as there are
-//! stalls; else nobody has to. What it has grown by from look to look is kept for eleven looks, which cover each window
-//! that has ended since the last one. Time within the first and the last of these steps cannot all be in one window, so
-//! they count for one step together, at most.
+//! The kernel [looks](Window::look) at the total time of stalls so far, every tenth of a window, as long as there are
+//! stalls; otherwise it need not. The growth from look to look is kept for eleven looks, which cover each window that
+//! has ended since the last one. The growth in the first and that in the last of these steps cannot both be within one
+//! window, so together they count for one step at most.
 //!
-//! So, if looks are on time: two events are never less than a window apart; a window in which the threshold is passed
-//! has an event in it, or a tenth of a window behind it at the latest; and before an event the threshold was passed
-//! within eleven tenths of a window, in which no event was.
+//! So, if looks are on time: two events are at least a window apart; a window in which the threshold is exceeded
+//! contains an event, or is followed by one within a tenth of a window; and before an event the threshold was exceeded
+//! within eleven tenths of a window that contain no other event.
 
 /// Steps of a window.
 const STEPS: u64 = 10;
 
-/// What is kept: the steps that a window has, and one more, since its end lies between two looks.
+/// The number of steps that are kept: those of a window, and one more, since its end is between two looks.
 const KEPT: usize = STEPS as usize + 1;
 
 /// The state of a trigger. Times are nanoseconds of one clock.
@@ -20,9 +20,9 @@ const KEPT: usize = STEPS as usize + 1;
 pub struct Window {
     threshold: u64,
     size: u64,
-    /// What was stalled at the last look.
+    /// The total time of stalls at the last look.
     total: u64,
-    /// By how much that grew in the steps before, the oldest one first.
+    /// By how much it grew in the preceding steps, the oldest one first.
     grown: [u64; KEPT],
     /// When the next look is due; `None` while nothing stalls.
     due: Option<u64>,
@@ -31,14 +31,13 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window of `size` begins, in which nothing has stalled; `total` has up to now. The threshold is not more than
-    /// the window.
+    /// Begins a window of the length `size`, without stalls so far; the total up to now is `total`. The threshold must
+    /// not exceed the window.
     pub const fn new(threshold: u64, size: u64, total: u64) -> Self {
         Self { threshold, size, total, grown: [0; KEPT], due: None, told: None }
     }
 
-    /// When somebody has to look again, if nothing stalls anew before that; `None` if only a stall makes a look
-    /// necessary.
+    /// When the next look is due, if no new stall begins before that; `None` if only a stall makes a look necessary.
     pub fn due(&self) -> Option<u64> {
         self.due
     }
@@ -48,8 +47,8 @@ impl Window {
         self.grown.iter().all(|grown| *grown == 0)
     }
 
-    /// Up to `now`, a time of `total` was stalled, and somebody stalls still (`is_stalled`). Whether that is an event.
-    /// A look that is not due changes nothing.
+    /// Looks at `now`: `total` is the total time of stalls, and `is_stalled` whether a thread stalls now. Returns
+    /// whether this is an event. A look that is not due changes nothing.
     pub fn look(&mut self, now: u64, total: u64, is_stalled: bool) -> bool {
         if self.due.is_some_and(|due| now < due) {
             return false;
@@ -62,7 +61,7 @@ impl Window {
         let is_event = may_tell && self.most() >= self.threshold;
         if is_event {
             self.told = Some(now);
-            // What was told of is not told of again.
+            // Stalls that were reported are not reported again.
             self.grown = [0; KEPT];
         }
         // (After an event there may be more to come.)
@@ -71,7 +70,7 @@ impl Window {
         is_event
     }
 
-    /// What stalled at most within a window that has ended in the last step.
+    /// The maximum time of stalls within a window that has ended in the last step.
     fn most(&self) -> u64 {
         let [first, within @ .., last] = self.grown;
         within.iter().sum::<u64>().saturating_add((first + last).min(self.size / STEPS))
@@ -90,8 +89,7 @@ mod tests {
     const SIZE: u64 = 1000 * MS;
     const STEP: u64 = SIZE / STEPS;
 
-    /// Stalls and pauses in turn, in milliseconds, the first one a pause: what a look at any time finds, and when
-    /// stalls begin.
+    /// Stalls and pauses in turn, in milliseconds, the first one a pause: the total at any time, and when stalls begin.
     struct Story {
         /// At the end of each millisecond.
         totals: Vec<u64>,
@@ -110,19 +108,19 @@ mod tests {
                     totals.push(totals[totals.len() - 1] + if stalls { MS } else { 0 });
                 }
             }
-            // (So long that what was told of last is over.)
+            // (Long enough for the stalls of the last event to be over.)
             let last = totals[totals.len() - 1];
             totals.resize(totals.len() + 3000, last);
             Self { totals, begins }
         }
 
-        /// Whether somebody stalls from the millisecond `at` on.
+        /// Whether a stall is in progress from the millisecond `at` on.
         fn stalls(&self, at: usize) -> bool {
             self.totals.get(at + 1).is_some_and(|next| *next > self.totals[at])
         }
 
-        /// The milliseconds at which somebody who looks when a stall begins, and when it is due, finds events; and how
-        /// often it looked.
+        /// The milliseconds at which a thread that looks when a stall begins, and when a look is due, finds events; and
+        /// the number of its looks.
         fn events(&self, threshold: u64) -> (Vec<usize>, usize) {
             let mut window = Window::new(threshold, SIZE, 0);
             let (mut events, mut looks) = (Vec::new(), 0);

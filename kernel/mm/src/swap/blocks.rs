@@ -1,9 +1,9 @@
 //! Packed contents: objects of a size class, in blocks of one to four frames.
 //!
-//! A size class is a multiple of [`STEP`] bytes. A block's frames need not be contiguous; an object may lie across the
-//! end of one (as in Linux's zsmalloc), so that little is left over at the end of a block. A class has blocks of as
-//! many frames as leave least, with at most 64 objects. Allocation and free cost a few steps, whatever the store's
-//! size.
+//! A size class is a multiple of [`STEP`] bytes. A block's frames need not be contiguous; an object may extend across
+//! the end of one (as in Linux's zsmalloc), so that little is wasted at the end of a block. The blocks of a class have
+//! the number of frames that wastes least, with at most 64 objects. Allocation and free take a few steps, whatever the
+//! store's size.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -17,17 +17,17 @@ const STEP: usize = 32;
 
 const CLASSES: usize = PAGE_SIZE / STEP;
 
-/// The smallest class: with smaller objects, 64 would not fill a frame.
+/// The smallest class: 64 smaller objects would not fill a frame.
 const FIRST_CLASS: usize = 1;
 
-/// The most frames of a block.
+/// The maximum number of frames of a block.
 const MOST_FRAMES: usize = 4;
 
-/// Where an object is: its block's first frame, and its number there.
+/// The place of an object: its block's first frame, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub block: Pfn,
-    /// With the class's number above bit 6.
+    /// Bits 6 and above are the number of the class.
     pub index: usize,
 }
 
@@ -66,7 +66,7 @@ const SHAPES: [(u8, u8); CLASSES] = {
         while frames <= MOST_FRAMES {
             let fit = frames * PAGE_SIZE / size;
             let objects = if fit < 64 { fit } else { 64 };
-            // What is left over, in 1,000 parts of the block.
+            // The waste, in thousandths of the block.
             let left = (frames * PAGE_SIZE - objects * size) * 1000 / (frames * PAGE_SIZE);
             if left < least {
                 (best, least) = ((frames as u8, objects as u8), left);
@@ -82,7 +82,7 @@ const SHAPES: [(u8, u8); CLASSES] = {
 /// All blocks, under the store's lock.
 pub(super) struct Blocks<M: Machine> {
     machine: M,
-    /// For each class, the blocks that have room.
+    /// For each class, the blocks with room.
     with_room: [List; CLASSES],
     frames: usize,
 }
@@ -96,7 +96,7 @@ impl<M: Machine> Blocks<M> {
         self.frames
     }
 
-    /// Room for `len` bytes, 1 to a page.
+    /// Allocates `len` bytes, 1 to a page.
     pub fn alloc(&mut self, len: usize) -> Option<Place> {
         debug_assert!((1..=PAGE_SIZE).contains(&len));
         let class = class_of(len);
@@ -165,7 +165,7 @@ impl<M: Machine> Blocks<M> {
     }
 }
 
-/// The frame of an object in which byte `offset` of its block is, and the bytes from there to the frame's end.
+/// The address of byte `offset` of an object, and the number of bytes from there to the end of its frame.
 fn spot<M: Machine>(machine: M, place: Place, offset: usize) -> (*mut u8, usize) {
     let mut pfn = place.block;
     for _ in 0..offset / PAGE_SIZE {
@@ -182,7 +182,8 @@ pub(super) fn write<M: Machine>(machine: M, place: Place, bytes: &[u8]) {
     while done < bytes.len() {
         let (to, room) = spot(machine, place, place.offset() + done);
         let n = room.min(bytes.len() - done);
-        // SAFETY: the object's bytes are in the block, and the caller's alone; the source is elsewhere.
+        // SAFETY: the object's bytes are in the block, and belong to the caller alone; the source does not overlap
+        // them.
         unsafe { core::ptr::copy_nonoverlapping(bytes[done..].as_ptr(), to, n) };
         done += n;
     }
@@ -194,7 +195,8 @@ pub(super) fn read<M: Machine>(machine: M, place: Place, into: &mut [u8]) {
     while done < into.len() {
         let (from, room) = spot(machine, place, place.offset() + done);
         let n = room.min(into.len() - done);
-        // SAFETY: the object's bytes are in the block, and nobody writes to them; the destination is elsewhere.
+        // SAFETY: the object's bytes are in the block, and nobody writes to them; the destination does not overlap
+        // them.
         unsafe { core::ptr::copy_nonoverlapping(from, into[done..].as_mut_ptr(), n) };
         done += n;
     }
@@ -203,6 +205,6 @@ pub(super) fn read<M: Machine>(machine: M, place: Place, into: &mut [u8]) {
 /// The bytes of an object of a slot with users, if they are in one frame.
 pub(super) fn contiguous<'a, M: Machine>(machine: M, place: Place, len: usize) -> Option<&'a [u8]> {
     let (from, room) = spot(machine, place, place.offset());
-    // SAFETY: as in `read`; the slot's user keeps the object as long as it uses the bytes.
+    // SAFETY: as in `read`; the slot's user keeps the object for as long as it uses the bytes.
     (len <= room).then(|| unsafe { core::slice::from_raw_parts(from, len) })
 }

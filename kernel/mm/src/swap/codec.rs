@@ -1,10 +1,10 @@
-//! Compression of pages. Contents that repeat one word are that word. Others are coded by words ([`words`]), in a tenth
-//! of the instructions that LZ4 takes; pages for which that is not worth while, and that may be text, by LZ4 (the crate
-//! `lz4_flex`). (Measured with pressbench's data, a quarter of whose words are random: 30 % of a page in some 7,000
-//! instructions by words, 37 % in 65,000 by LZ4.)
+//! Compression of pages. Contents that repeat one word are stored as that word. Others are coded by words ([`words`]),
+//! in a tenth of the instructions of LZ4; if that does not compress a page enough and it may be text, it is coded by
+//! LZ4 (the crate `lz4_flex`). (Measured with the data of pressbench, a quarter of whose words are random: 30 % of a
+//! page in about 7,000 instructions by words, 37 % in 65,000 by LZ4.)
 //!
-//! A *stream* is what one compression needs: tables, and a buffer, some 18 KiB. There is one for each CPU; a thread
-//! takes a free one, and may be preempted with it.
+//! A *stream* is the memory for one compression: tables, and a buffer, about 18 KiB. There is one for each CPU; a
+//! thread takes a free one, and may be preempted while it has it.
 
 use alloc::alloc::Layout;
 use core::cell::UnsafeCell;
@@ -19,25 +19,25 @@ use crate::cgroup::Machine;
 use crate::fallible::AllocError;
 use crate::machine::MAX_CPUS;
 
-/// Contents that do not become smaller than this are incompressible.
+/// Contents that do not become smaller than this count as incompressible.
 const WORTH: usize = PAGE_SIZE / 4 * 3;
 
-/// What LZ4 asks for, and a byte for the code, in words.
+/// The size that LZ4 requires, and a byte for the kind of code, in words.
 const BUFFER: usize = (get_maximum_output_size(PAGE_SIZE) + 1).div_ceil(size_of::<u64>());
 
 /// The word that the page repeats, if it does.
 pub(super) fn repeated_word(page: &[u64; WORDS]) -> Option<u64> {
-    // The last word first: pages often begin alike.
+    // The last word is compared first: the beginnings of pages are often alike.
     let first = page[0];
     (page[WORDS - 1] == first && page.iter().all(|word| *word == first)).then_some(first)
 }
 
-/// The first packed byte: which code follows. (The code by words leaves it free.)
+/// The first packed byte: which code follows. (The code by words leaves it unused.)
 const BY_WORDS: u8 = 0;
 const _: () = assert!(words::FREE_BITS >= u8::BITS);
 const BY_LZ4: u8 = 1;
 
-/// The page, from its packed bytes.
+/// Decodes a page from its packed bytes.
 pub(super) fn unpack(bytes: &[u8], page: &mut [u64; WORDS]) -> Result<(), Damaged> {
     match bytes.split_first() {
         Some((&BY_WORDS, _)) => {
@@ -58,7 +58,7 @@ fn bytes_of(words: &mut [u64]) -> &mut [u8] {
     unsafe { words.align_to_mut().1 }
 }
 
-/// Whether a page may be text, or something like it: few of its words have a byte above 0x7f.
+/// Whether a page may be text or similar data: few of its words have a byte above 0x7f.
 fn is_like_text(page: &[u64; WORDS]) -> bool {
     const LOOKS: usize = 64;
     let looks = page.iter().step_by(WORDS / LOOKS);
@@ -107,7 +107,7 @@ impl Stream {
     }
 }
 
-/// An empty table, to copy: one made in place would be on the stack first, which has no room for it.
+/// An empty table, to be copied: a table made in place would first be on the stack, which has no room for it.
 static EMPTY: CompressTable = CompressTable::small();
 
 fn new_stream() -> Result<NonNull<UnsafeCell<Stream>>, AllocError> {
@@ -153,7 +153,7 @@ impl<M: Machine> Streams<M> {
         Ok(())
     }
 
-    /// Does `work` with a stream. Waits for one if all are taken; then no lock is held.
+    /// Calls `work` with a stream. Waits for one if all are taken; in that case no lock may be held.
     pub fn with<R>(&self, work: impl FnOnce(&mut Stream) -> R) -> R {
         let from = self.machine.cpu();
         let place = loop {

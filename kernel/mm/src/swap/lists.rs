@@ -1,4 +1,4 @@
-//! Lists of frames of the store that have room, linked through their records.
+//! Lists of the store's frames that have room, linked through their records.
 //!
 //! The first frame of each block, and each frame of slots' records, has the 24 bytes of [`Page::body`] as a [`Body`].
 //! All accesses are under the store's lock, except reads of `next_frame`, which does not change while the block has
@@ -12,10 +12,11 @@ use crate::addr::Pfn;
 use crate::cgroup::Machine;
 use crate::frame;
 
-/// What a frame's record holds; overlays `Page::body`. All but the links are 0 again when the frame is freed.
+/// The body of a frame's record; overlays `Page::body`. All fields except the links are 0 again when the frame is
+/// freed.
 #[repr(C)]
 pub(super) struct Body {
-    /// Objects in it that are in use.
+    /// The number of objects in use.
     pub live: AtomicU32,
     /// The next frame of the same block, or 0.
     pub next_frame: AtomicU32,
@@ -31,7 +32,7 @@ const _: () = assert!(size_of::<Body>() == 24);
 /// The body of a frame of the store.
 #[inline]
 pub(super) fn body<M: Machine>(machine: M, pfn: Pfn) -> &'static Body {
-    // SAFETY: the 24 bytes are the holder's while the frame is allocated, 8-aligned, and atomics.
+    // SAFETY: the 24 bytes belong to the holder while the frame is allocated; they are 8-aligned, and atomics.
     unsafe { &*frame::page(machine, pfn).body().cast::<Body>() }
 }
 

@@ -1,19 +1,19 @@
 //! Swap in memory: the contents of pages that have left their frames, compressed.
 //!
-//! A *slot* holds the contents of one page. It has a count of users, which are the entries that stand for the page, and
-//! any thread that is at it; the last one frees it. A slot's number is the place of its [`Record`]: it is found
-//! without a search, and needs no table that would have to be as large as swap may become.
+//! A *slot* holds the contents of one page. It has a count of users: the entries that stand for the page, and threads
+//! that access it; the last one frees it. A slot's number is the address of its [`Record`], so it is found without a
+//! search, and without a table that would have to be as large as swap may become.
 //!
 //! Contents that repeat one word are stored as that word, in the record itself. Others are compressed ([`codec`]) and
-//! packed into blocks of frames ([`blocks`]). What does not become smaller is refused, or takes a whole frame if the
-//! caller insists.
+//! packed into blocks of frames ([`blocks`]). Contents that do not become smaller are refused, or take a whole frame if
+//! the caller insists.
 //!
-//! The store grows when memory is short: its frames come from the reserves ([`alloc_from_reserves`]), since each
-//! one soon frees several. It never has more than its limit, and gives back what it does not use.
+//! The store grows when memory is short: its frames come from the reserves ([`alloc_from_reserves`]), since each of
+//! them soon allows several others to be freed. It never exceeds its limit, and frees what it does not use.
 //!
 //! # Locks
 //! One lock (`Rank::SwapStore`) protects all lists, and is held for a few steps. Contents are read and written without
-//! it: they belong to the slot, which does not change while it has users. Users are counted without it too.
+//! it, since those of a slot do not change while it has users. Users are counted without it too.
 //!
 //! [`alloc_from_reserves`]: crate::frame::alloc_from_reserves
 
@@ -43,7 +43,7 @@ const WORDS: usize = PAGE_SIZE / size_of::<u64>();
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u64);
 
-/// The bits of a slot's number.
+/// The number of bits of a slot's number.
 pub const SLOT_BITS: u32 = 44;
 
 /// Why a page's contents were not stored.
@@ -66,26 +66,26 @@ pub struct Stats {
     pub slots: usize,
     /// Slots that have users.
     pub used: usize,
-    /// Of these, those that repeat one word.
+    /// Of these, slots whose contents repeat one word.
     pub same: usize,
-    /// Of these, those that are stored as they are.
+    /// Of these, slots whose contents are stored uncompressed.
     pub raw: usize,
     /// Bytes of compressed contents.
     pub bytes: usize,
-    /// Frames that the store takes for all of this.
+    /// Frames that the store uses.
     pub frames: usize,
 }
 
-/// What a slot is at a moment.
+/// The state of a slot at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotView {
     /// Its number.
     pub slot: Slot,
-    /// Entries, and others, that keep it.
+    /// The number of its users: entries, and others.
     pub users: u32,
-    /// Bytes that its contents take; 0 if they repeat one word, [`PAGE_SIZE`] if they are stored as they are.
+    /// The size of its contents in bytes; 0 if they repeat one word, [`PAGE_SIZE`] if they are stored uncompressed.
     pub len: usize,
-    /// The first frame of the block that they lie in; `None` for a word.
+    /// The first frame of the block that contains them; `None` for a word.
     pub block: Option<Pfn>,
 }
 
@@ -102,7 +102,7 @@ struct Store<M: Machine> {
 /// See the module.
 pub struct Swap<M: Machine> {
     machine: M,
-    /// The most slots; 0 until swap is on.
+    /// The maximum number of slots; 0 until swap is on.
     slots: AtomicUsize,
     /// The most frames.
     limit: AtomicUsize,
@@ -127,8 +127,8 @@ impl<M: Machine> Swap<M> {
         }
     }
 
-    /// Switches swap on, once: `slots` pages at most, in `limit` frames at most. `streams` threads can compress at a
-    /// time.
+    /// Switches swap on, once: with at most `slots` pages, in at most `limit` frames. `streams` threads can compress at
+    /// a time.
     pub fn init(&self, slots: usize, limit: usize, streams: usize) -> Result<(), AllocError> {
         self.streams.init(streams)?;
         self.limit.store(limit, Relaxed);
@@ -153,9 +153,9 @@ impl<M: Machine> Swap<M> {
     }
 
     /// Stores the contents of a frame that nobody writes to, for the control group that the page is charged to. The
-    /// caller is the slot's user. With `even_raw`, contents that do not become smaller take a frame.
+    /// caller becomes the slot's user. With `even_raw`, contents that do not become smaller take a frame.
     pub fn write(&self, frame: PhysAddr, even_raw: bool, group: u16) -> Result<Slot, Refused> {
-        // (There is no stream to wait for.)
+        // (Otherwise the wait for a stream would never end.)
         if !self.is_on() {
             return Err(Refused::Full);
         }
@@ -202,7 +202,7 @@ impl<M: Machine> Swap<M> {
         })
     }
 
-    /// A record with one user, its contents not set yet.
+    /// A record with one user, whose contents are not set yet.
     fn new_record(&self, store: &mut Store<M>) -> Result<&'static Record, Refused> {
         if self.is_out(store) || self.is_closed.load(Relaxed) {
             return Err(Refused::Full);
@@ -226,8 +226,8 @@ impl<M: Machine> Swap<M> {
     #[inline]
     fn record(&self, slot: Slot) -> &'static Record {
         let addr = PhysAddr::new(slot.0 as usize * size_of::<Record>());
-        // SAFETY: slots come from `slot_of`, and a record stays as long as it has users, of whom the caller is or knows
-        // one.
+        // SAFETY: slots come from `slot_of`, and a record stays for as long as it has users, of which the caller is or
+        // knows one.
         unsafe { &*self.machine.direct_map(addr).cast::<Record>() }
     }
 
@@ -262,18 +262,18 @@ impl<M: Machine> Swap<M> {
         }
     }
 
-    /// One more user of a slot that has users. May be called with a table locked.
+    /// Adds a user to a slot that has users. May be called with a table locked.
     #[inline]
     pub fn share(&self, slot: Slot) {
         self.record(slot).share();
     }
 
-    /// The control group to which a slot is charged, that has users.
+    /// The control group to which a slot with users is charged.
     pub(crate) fn group(&self, slot: Slot) -> u16 {
         self.record(slot).group()
     }
 
-    /// One user fewer. May be called with a table locked.
+    /// Removes a user. May be called with a table locked.
     pub fn release(&self, slot: Slot) {
         let record = self.record(slot);
         if !record.release() {
@@ -301,7 +301,7 @@ impl<M: Machine> Swap<M> {
         self.drop_record(store, record);
     }
 
-    /// What a slot is, for people. The caller keeps it from being freed.
+    /// The state of a slot, for display. The caller keeps it from being freed.
     pub fn view(&self, slot: Slot) -> SlotView {
         let record = self.record(slot);
         let (len, block) = match record.contents() {
@@ -311,12 +311,12 @@ impl<M: Machine> Swap<M> {
         SlotView { slot, users: record.users(), len, block }
     }
 
-    /// How many users a slot has, for checks.
+    /// The number of a slot's users, for checks.
     pub fn users(&self, slot: Slot) -> u32 {
         self.record(slot).users()
     }
 
-    /// Damages the contents of a slot that are compressed.
+    /// Damages the compressed contents of a slot.
     #[cfg(test)]
     pub(crate) fn damage(&self, slot: Slot) {
         match self.record(slot).contents() {

@@ -12,10 +12,10 @@ use crate::frame;
 #[repr(C, align(16))]
 pub(super) struct Record {
     users: AtomicU32,
-    /// Bytes of the contents; 0 if they repeat one word.
+    /// The size of the contents in bytes; 0 if they repeat one word.
     len: AtomicU16,
-    /// Of a free record: the next free one in its frame plus 1, or 0. Else the object's number in its block; of a word,
-    /// the control group.
+    /// For a free record: the next free one in its frame plus 1, or 0. Otherwise the object's number in its block; for
+    /// a word, the control group.
     index: AtomicU16,
     /// The word; or the block's first frame, and in bits 63 to 48 the control group.
     place: AtomicU64,
@@ -57,8 +57,7 @@ impl Record {
         }
     }
 
-    /// The contents of a slot with users. Whoever learns the slot's number does so after they were set: it is published
-    /// in an entry.
+    /// The contents of a slot with users. They were set before the slot's number was published in an entry.
     pub fn contents(&self) -> Contents {
         let place = self.place.load(Relaxed);
         match self.len.load(Relaxed) as usize {
@@ -75,7 +74,7 @@ impl Record {
         debug_assert!(old != 0, "a slot without users is shared");
     }
 
-    /// One user fewer; whether that was the last one: then the caller owns the record.
+    /// Removes a user; returns whether it was the last one: then the caller owns the record.
     pub fn release(&self) -> bool {
         // Release and Acquire: all users have read before the last one frees.
         let old = self.users.fetch_sub(1, AcqRel);
@@ -145,7 +144,7 @@ impl<M: Machine> Records<M> {
     }
 
     fn at(&self, pfn: Pfn, i: usize) -> &'static Record {
-        // SAFETY: the frame holds records, `PER_FRAME` of them, and stays while one is in use or on the list of free
+        // SAFETY: the frame holds `PER_FRAME` records, and stays while one of them is in use or on the list of free
         // ones.
         unsafe { &*self.machine.direct_map(pfn.addr()).cast::<Record>().add(i) }
     }

@@ -1,7 +1,7 @@
-//! A code for pages of words: pointers, counters, zeros, and the same words again and again.
+//! A code for pages of words: pointers, counters, zeros, and repeated words.
 //!
-//! It is WKdm's kind (Wilson, Kaplan and Smaragdakis 1999), for words of 64 bits: a dictionary of the last words seen,
-//! 16 of them, by a hash of their upper 48 bits. Each word becomes a tag of two bits, and what the tag needs:
+//! It is similar to WKdm (Wilson, Kaplan and Smaragdakis 1999), for words of 64 bits: a dictionary of the last 16 words
+//! seen, by a hash of their upper 48 bits. Each word is encoded as a tag of two bits, and the data for the tag:
 //!
 //! | tag | the word is | needs |
 //! | --- | --- | --- |
@@ -10,9 +10,9 @@
 //! | 2 | in the dictionary but for its lower 16 bits | 4 bits, and 16: those |
 //! | 3 | new | 64 bits |
 //!
-//! Four tags are a byte. The byte of four tags 1 says more: the four words are the last one before them that is not
-//! zero, and need nothing. (Four other words that are in the dictionary have tag 2 for the first one.) Such runs, and
-//! those of zeros, are most of what compressible pages have, and are coded and decoded at once.
+//! Four tags are a byte. The byte of four tags 1 has a special meaning: the four words equal the last preceding word
+//! that is not zero, and need no data. (Four other words that are in the dictionary have tag 2 for the first one.) Such
+//! runs, and runs of zeros, are most of the content of compressible pages, and are coded and decoded at once.
 //!
 //! The code consists of words, since the kernel may be built without unaligned accesses. The first one has the numbers
 //! of places and of lower halves. Tags, new words, places and lower halves follow, each kind in words of its own.
@@ -28,7 +28,7 @@ const NEW: u8 = 3;
 
 /// Four words are zero.
 const ZEROS: u8 = 0;
-/// Four words are the last one.
+/// Four words equal the last one.
 const LASTS: u8 = 0b01_01_01_01;
 /// Four words are in the dictionary.
 const IN_DICTIONARY: u8 = 0b01_01_01_10;
@@ -36,26 +36,26 @@ const IN_DICTIONARY: u8 = 0b01_01_01_10;
 /// Words before the new ones.
 const HEADER: usize = 1 + WORDS / 4 / 8;
 
-/// Bits of the first word that are the caller's.
+/// The number of bits of the first word that the caller may use.
 pub(super) const FREE_BITS: u32 = 16;
 
-/// Where a word's place in the dictionary is.
+/// The index of a word in the dictionary.
 #[inline(always)]
 fn place(word: u64) -> usize {
     // (2^64 by the golden ratio.)
     ((word >> LOW_BITS).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as usize
 }
 
-/// Room for what is being coded.
+/// Buffers for the page that is being coded.
 #[repr(C, align(8))]
 pub(super) struct Room {
-    /// Zeros behind the last one, as far as they are packed with it.
+    /// Followed by zeros, as many as are packed with the last one.
     places: [u8; WORDS + 16],
     lows: [u16; WORDS + 4],
     tags: [u8; WORDS / 4],
 }
 
-/// What coding a page needs. (The dictionary is elsewhere, so that all else can be in registers.)
+/// The state for coding a page. (The dictionary is elsewhere, so that the rest can be in registers.)
 struct Coder<'a> {
     dictionary: &'a mut [u64; ENTRIES],
     /// The last word that is not zero.
@@ -115,7 +115,7 @@ impl Coder<'_> {
     }
 }
 
-/// Codes a page; returns how many words it takes. `None` if that were more than `into` has.
+/// Codes a page; returns how many words the code takes. `None` if it does not fit into `into`.
 pub(super) fn pack(page: &[u64; WORDS], room: &mut Room, into: &mut [u64]) -> Option<usize> {
     let (head, new) = into.split_at_mut_checked(HEADER)?;
     let mut dictionary = [0; ENTRIES];
@@ -142,7 +142,7 @@ pub(super) fn pack(page: &[u64; WORDS], room: &mut Room, into: &mut [u64]) -> Op
     Some(HEADER + words + nibbles.len() + halves.len())
 }
 
-/// The lower halves of eight bytes, the lowest first. The upper ones are zero.
+/// The lower halves of eight bytes, the lowest one first. The upper halves are zero.
 #[inline(always)]
 fn pack_eight(bytes: u64) -> u64 {
     let two = (bytes | bytes >> 4) & 0x00ff_00ff_00ff_00ff;
