@@ -29,7 +29,7 @@ impl<M: Machine> Frames<M> {
         unsafe { Page::of(self.machine, pfn) }
     }
 
-    /// The head of the block that such a frame lies in; a hint for a caller that does not keep the block as it is.
+    /// The head of the block that contains such a frame; only a hint if the caller does not keep the block unchanged.
     pub(crate) fn head(&self, pfn: Pfn) -> Option<Pfn> {
         debug_assert!(self.pageblocks.get(pfn).is_some());
         // SAFETY: the frame has a record, as in `page`.
@@ -48,7 +48,7 @@ pub struct FreeArea {
     heads: [[u32; ORDERS]; MigrateType::COUNT],
     /// Blocks on each list.
     counts: [[u32; ORDERS]; MigrateType::COUNT],
-    /// Which orders have blocks, a bit each.
+    /// Which orders have blocks: a bit for each.
     occupied: [u16; MigrateType::COUNT],
     /// Free frames, of all types.
     pub(crate) free: usize,
@@ -79,14 +79,14 @@ impl FreeArea {
         self.free - self.free_of[MigrateType::Isolate as usize]
     }
 
-    /// The lowest order from `order` on that a list has a block of.
+    /// The lowest order at `order` or above of which a list has a block.
     #[inline]
     pub(crate) fn smallest(&self, list: MigrateType, order: u32) -> Option<u32> {
         let fitting = u32::from(self.occupied[list as usize]) >> order;
         (fitting != 0).then(|| order + fitting.trailing_zeros())
     }
 
-    /// The highest order from `order` on that a list has a block of.
+    /// The highest order at `order` or above of which a list has a block.
     #[inline]
     pub(crate) fn largest(&self, list: MigrateType, order: u32) -> Option<u32> {
         let fitting = u32::from(self.occupied[list as usize]) >> order;

@@ -60,8 +60,8 @@ impl FreeArea {
         last
     }
 
-    /// Takes all frames of `start..end`, which are free, off the lists. The rest of blocks that extend beyond the ends
-    /// goes back. The frames' heads become `Absent`.
+    /// Takes all frames of `start..end`, which are free, off the lists. The parts of blocks that extend beyond the ends
+    /// go back to the lists. The frames' heads become `Absent`.
     pub(crate) fn take_range<M: Machine>(&mut self, frames: Frames<M>, start: Pfn, end: Pfn) {
         let mut at = start.0;
         while at < end.0 {
@@ -79,7 +79,7 @@ impl FreeArea {
     }
 
     /// Takes at most `most` free frames of a range within a page block off the lists, each as an allocated one. Returns
-    /// where to go on.
+    /// where to continue.
     pub(crate) fn take_singles<M: Machine>(
         &mut self,
         frames: Frames<M>,
@@ -124,7 +124,7 @@ pub(super) fn free_order<M: Machine>(frames: Frames<M>, pfn: Pfn) -> Option<u32>
     page.is_free_block(order).then_some(order)
 }
 
-/// Head and order of the free block that `pfn` lies in.
+/// Head and order of the free block that contains `pfn`.
 fn free_block_around<M: Machine>(frames: Frames<M>, pfn: Pfn) -> Option<(Pfn, u32)> {
     let head = frames.head(pfn)?;
     Some((head, free_order(frames, head)?))

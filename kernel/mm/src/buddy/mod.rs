@@ -1,7 +1,7 @@
 //! The buddy allocator of one zone: blocks of `1 << order` frames, split on allocation and merged when freed.
 //!
 //! The buddy of a block is the other half of the next larger one, at `pfn ^ (1 << order)`; it merges if its own record
-//! says that it heads a free block of the same order. There is no bitmap beside the records.
+//! says that it heads a free block of the same order. There is no bitmap in addition to the records.
 //!
 //! Costs: a free follows at most [`MAX_ORDER`] buddies, an allocation splits at most as many times, and both only
 //! access the first block of a list.
@@ -110,7 +110,7 @@ impl FreeArea {
         }
     }
 
-    /// Takes a block for `wanted`: from its own lists, from CMA's where that is allowed, else from a type that it
+    /// Takes a block for `wanted`: from its own lists, from CMA's where that is allowed, otherwise from a type that it
     /// may fall back to.
     #[inline]
     pub(crate) fn allocate<M: Machine>(&mut self, frames: Frames<M>, order: u32, wanted: Wanted) -> Option<Pfn> {
@@ -159,7 +159,7 @@ pub const fn buddy_index(page_index: usize, order: u32) -> usize {
 pub(crate) struct Wanted {
     /// Its own.
     pub list: MigrateType,
-    /// CMA's too: it can be moved away when the area's owner needs it.
+    /// CMA's too: the page can be moved away when the area's owner needs it.
     pub cma: bool,
     /// As a last resort also the blocks kept for high-order atomic allocations.
     pub reserves: bool,

@@ -27,7 +27,7 @@ pub enum MigrateType {
     Reclaimable = 2,
     /// Kept for high-order atomic allocations.
     HighAtomic = 3,
-    /// A contiguous memory area's: lent to movable allocations only.
+    /// A contiguous memory area's: only lent to movable allocations.
     Cma = 4,
     /// Not allocatable, while a range is being collected.
     Isolate = 5,
@@ -96,7 +96,7 @@ impl List {
         MigrateType::ALL[self.0 as usize]
     }
 
-    /// The list's element of an array with one for each list.
+    /// The element for this list of an array with one element for each list.
     #[inline(always)]
     pub(crate) fn pick<T>(self, of_lists: &[T; MigrateType::PER_CPU]) -> &T {
         // SAFETY: every constructor of `List` ensures that it is below the length.
@@ -118,11 +118,12 @@ pub struct Pageblock {
     list: AtomicU8,
     /// Bits 2 to 0: the type. Bits 6 to 4: the type to go back to when an isolation ends.
     types: AtomicU8,
-    /// Free frames, those on per-CPU lists not included. Written under the zone's lock.
+    /// The number of free frames, without those on per-CPU lists. Written under the zone's lock.
     free: AtomicU16,
-    /// The searches of compaction in which it was no source any more, as a whole and for a part of it: hints.
+    /// The numbers of the searches of compaction that found it exhausted as a source, as a whole and for a part of it:
+    /// hints.
     marks: [AtomicU8; 2],
-    /// Control groups that have pages here, a bit for their numbers modulo 64: hints.
+    /// The control groups that have pages here, a bit for each of their numbers modulo 64: hints.
     groups: AtomicU64,
 }
 
@@ -161,7 +162,7 @@ impl Pageblock {
         self.free.load(Relaxed).into()
     }
 
-    /// The search of compaction in which it was no source any more, as a whole or for a part of it.
+    /// The number of the search of compaction that found it exhausted as a source, as a whole or for a part of it.
     pub(crate) fn mark(&self, for_part: bool) -> u8 {
         self.marks[usize::from(for_part)].load(Relaxed)
     }
@@ -170,7 +171,7 @@ impl Pageblock {
         self.marks[usize::from(for_part)].store(search, Relaxed);
     }
 
-    /// A page here is charged to this control group from now on.
+    /// Notes that a page here is charged to this control group from now on.
     #[inline(always)]
     pub(crate) fn note_group(&self, id: u16) {
         if !self.may_have_group(id) {
@@ -184,7 +185,7 @@ impl Pageblock {
         self.groups.load(Relaxed) >> (id % 64) & 1 != 0
     }
 
-    /// No page here was seen that is charged to the group, or to another one with the same bit.
+    /// Notes that no page here was seen that is charged to the group, or to another one with the same bit.
     pub(crate) fn forget_group(&self, id: u16) {
         self.groups.fetch_and(!(1 << (id % 64)), Relaxed);
     }
@@ -208,7 +209,7 @@ impl Pageblock {
         self.list.store(NO_LIST, Relaxed);
     }
 
-    /// What it is when it is not isolated.
+    /// The type that it has when it is not isolated.
     pub(crate) fn lasting_type(&self) -> MigrateType {
         let types = self.types.load(Relaxed);
         match MigrateType::of(types) {
@@ -217,7 +218,7 @@ impl Pageblock {
         }
     }
 
-    /// What it was before it was isolated.
+    /// The type that it had before it was isolated.
     pub(crate) fn type_before_isolation(&self) -> MigrateType {
         MigrateType::of(self.types.load(Relaxed) >> 4)
     }
@@ -251,7 +252,7 @@ impl PageblockTable {
         Self { blocks }
     }
 
-    /// The entry of the page block that `pfn` lies in; `None` where there is no memory.
+    /// The entry of the page block that contains `pfn`; `None` where there is no memory.
     #[inline(always)]
     pub fn get(&self, pfn: Pfn) -> Option<&'static Pageblock> {
         self.blocks.get(pfn.0 >> PAGEBLOCK_ORDER)
@@ -274,7 +275,7 @@ impl PageblockTable {
         unsafe { self.blocks.get_unchecked(pfn.0 >> PAGEBLOCK_ORDER) }
     }
 
-    /// Frames of the block at `pfn` became free, or (`false`) no longer are. Under the zone's lock.
+    /// Counts the frames of the block at `pfn`, which became free, or (`false`) no longer are. Under the zone's lock.
     #[inline]
     pub(crate) fn count_free(&self, pfn: Pfn, order: u32, free: bool) {
         let each = 1_u16 << order.min(PAGEBLOCK_ORDER);

@@ -18,8 +18,8 @@ const FALLBACKS: [[MigrateType; 2]; MigrateType::PER_CPU] = [
 const HIGH_ATOMIC_DIVISOR: usize = 100;
 
 impl FreeArea {
-    /// Takes a block from another type's lists: the largest one, so that stealing is rare. The page block that it lies
-    /// in changes its type if most of it is free.
+    /// Takes a block from another type's lists: the largest one, so that stealing is rare. The page block that contains
+    /// it changes its type if most of it is free.
     ///
     /// The other free blocks of a page block that changes its type stay on their lists, and join the new ones when they
     /// next merge or are freed: moving them now would be a walk over up to 512 records.
@@ -43,8 +43,8 @@ impl FreeArea {
         Some(pfn)
     }
 
-    /// A block was allocated for `taker` without stealing it from a list: its page blocks change their type as by
-    /// stealing.
+    /// For a block that was allocated for `taker` without stealing it from a list: its page blocks change their type as
+    /// when stealing.
     pub(crate) fn claim_for<M: Machine>(&mut self, frames: Frames<M>, pfn: Pfn, order: u32, taker: MigrateType) {
         let block = frames.pageblocks.of(pfn);
         let covers = order >= PAGEBLOCK_ORDER || block.free() as usize + (1 << order) >= PAGEBLOCK_PAGES / 2;
@@ -67,7 +67,7 @@ impl FreeArea {
         self.move_free_blocks(frames, pfn, MigrateType::HighAtomic);
     }
 
-    /// Under pressure: returns a reserved page block to `list`; false if there is none.
+    /// Under pressure: returns a reserved page block to `list`; `false` if there is none.
     pub(crate) fn unreserve_high_atomic<M: Machine>(&mut self, frames: Frames<M>, list: MigrateType) -> bool {
         let Some(order) = self.largest(MigrateType::HighAtomic, 0) else { return false };
         let Some(pfn) = self.first(MigrateType::HighAtomic, order) else { return false };
@@ -78,8 +78,8 @@ impl FreeArea {
     }
 }
 
-/// Changes the type of the page blocks under a stolen block: all that it covers completely, or the one it lies in if at
-/// least half of that is free. Returns whether it did.
+/// Changes the type of the page blocks under a stolen block: all those that it covers completely, or the one that
+/// contains it if at least half of that is free. Returns whether it did.
 fn claim<M: Machine>(frames: Frames<M>, pfn: Pfn, order: u32, thief: MigrateType) -> bool {
     if order < PAGEBLOCK_ORDER {
         let block = frames.pageblocks.of(pfn);

@@ -1,4 +1,4 @@
-//! The arrays of a cache's CPUs: one page, 256 bytes a CPU, made with the cache. If there is no page for them, the
+//! The arrays of a cache's CPUs: one page, 256 bytes per CPU, made with the cache. If there is no page for them, the
 //! cache works without arrays.
 
 use crate::page_alloc::{Gfp, Machine};

@@ -118,7 +118,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The fault of an object that should have been free all the time.
+    /// The fault of an object that should have been free since its last check.
     fn fault_of_free(&self) -> Option<(Fault, isize)> {
         if let Some(at) = self.first_overrun(RED_FREE) {
             return Some((Fault::Overrun, at));
@@ -176,7 +176,7 @@ pub(super) fn alloc<M: Machine>(
     }
 }
 
-/// Whether an object that is freed may be reused.
+/// Whether an object that is being freed may be reused.
 pub(super) fn may_free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: NonNull<u8>) -> bool {
     let address = object.as_ptr().addr();
     if !setup.debug.intersects(DebugFlags::LAYOUT) {

@@ -23,7 +23,7 @@ bitflags::bitflags! {
 }
 
 impl DebugFlags {
-    /// From `slub_debug=`: letters as on Linux, all checks except INJECT if there are none. The letters end at a comma,
+    /// From `slub_debug=`: letters as on Linux; without letters, all checks except INJECT. The letters end at a comma,
     /// after which Linux has names of caches. Unknown letters are ignored ([`DebugFlags::unknown_letter`]).
     pub fn from_letters(argument: &str) -> DebugFlags {
         let letters = letters(argument);
@@ -50,7 +50,7 @@ fn letters(argument: &str) -> &str {
     argument.split(',').next().unwrap_or_default()
 }
 
-/// Bytes behind the link: the state, and two tracks if they are recorded.
+/// The number of bytes after the link: the state, and two tracks if they are recorded.
 pub(super) fn bytes_behind_link(flags: DebugFlags) -> usize {
     match flags {
         flags if flags.contains(DebugFlags::TRACK) => size_of::<usize>() + 2 * size_of::<Track>(),

@@ -23,7 +23,7 @@ use crate::slab::{debug, demand, slab, slub};
 
 impl<M: Machine> KmemCache<M> {
     /// Allocates an object. If the cache has a constructor, its contents are as the constructor or the last owner left
-    /// them; else they are zero if `gfp` says so, and undefined otherwise. `None` if there is no memory, or if the
+    /// them; otherwise they are zero if `gfp` says so, and undefined if not. `None` if there is no memory, or if the
     /// cache is not in the zone that `gfp` requires.
     #[inline]
     pub fn alloc(&self, gfp: Gfp) -> Option<NonNull<u8>> {
@@ -68,7 +68,7 @@ impl<M: Machine> KmemCache<M> {
         core::ptr::with_exposed_provenance_mut(object)
     }
 
-    /// As [`KmemCache::alloc_raw`], for a caller that may be bound to this CPU's node: only `slow` knows of that.
+    /// As [`KmemCache::alloc_raw`], for a caller that may be bound to this CPU's node: only `slow` handles that.
     pub(super) fn alloc_where(&self, gfp: Gfp, slow: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
         if gfp.contains(Gfp::THISNODE) { slow(self.machine.irq_save()) } else { self.alloc_raw(gfp, slow) }
     }

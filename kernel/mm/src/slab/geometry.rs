@@ -114,7 +114,7 @@ impl Geometry {
 }
 
 impl CacheSpec {
-    /// The alignment that objects really get.
+    /// The alignment that objects actually get.
     fn effective_align(&self) -> usize {
         let mut align = self.align.max(8);
         if self.flags.contains(SlabFlags::HWCACHE_ALIGN) {
@@ -134,7 +134,8 @@ pub(super) const fn order_for(bytes: usize) -> u32 {
     bytes.div_ceil(PAGE_SIZE).next_power_of_two().trailing_zeros()
 }
 
-/// The smallest order that holds eight objects and wastes at most an eighth; else the best of the preferred orders.
+/// The smallest order that holds eight objects and wastes at most an eighth; otherwise the best of the preferred
+/// orders.
 fn best_order(stride: usize, min_order: u32) -> u32 {
     let waste = |order: u32| ((PAGE_SIZE << order) % stride) << (PREFERRED_ORDER.max(order) - order);
     let good = |order: u32| {

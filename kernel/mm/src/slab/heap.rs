@@ -65,7 +65,7 @@ impl Config {
 pub(super) struct Caches<M: Machine> {
     pub(super) first: *mut KmemCache<M>,
     pub(super) last: *mut KmemCache<M>,
-    /// The state of a generator of secrets.
+    /// The state of the generator of secrets.
     seed: u64,
 }
 
@@ -90,7 +90,7 @@ pub struct KernelHeap<M: Machine> {
     pub(super) large_pages: AtomicUsize,
 }
 
-/// Why a cache could not be made.
+/// Why a cache could not be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CreateError {
     /// No memory for the cache itself.

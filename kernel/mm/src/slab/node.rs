@@ -1,4 +1,4 @@
-//! A cache's part on a NUMA node: lists of slabs and their counts.
+//! A cache's part on a NUMA node: lists of slabs, and their counts.
 
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};

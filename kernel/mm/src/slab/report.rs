@@ -7,7 +7,7 @@ use crate::page_alloc::Machine;
 /// The kind of misuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It was freed, and it was free.
+    /// It was freed while it was free.
     DoubleFree,
     /// It was written to while it was free.
     UseAfterFree,
@@ -16,7 +16,7 @@ pub enum Fault {
     /// The link of a free object leads out of its slab: it was written to after it was freed, or the object before
     /// it was overrun.
     FreeListCorrupted,
-    /// It was freed to a cache that it is not from.
+    /// It was freed to another cache than its own.
     WrongCache,
     /// It is from no cache and no large allocation, or from one that was freed before.
     Foreign,

@@ -8,7 +8,7 @@
 //! A slab's [`State`] word changes under its node's lock only; objects in arrays are in use to it. A slab is
 //! never frozen.
 //!
-//! The arrays of a cache are one page, 256 bytes a CPU, made with the cache. If there is no page for them, the cache
+//! The arrays of a cache are one page, 256 bytes per CPU, made with the cache. If there is no page for them, the cache
 //! works without arrays.
 //!
 //! Lock order: [`Rank::SlabNode`]; pages are allocated and freed without it.

@@ -212,7 +212,7 @@ fn pop<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab) -> Option<*mut u8> {
     Some(core::ptr::with_exposed_provenance_mut(object))
 }
 
-/// What a CPU got from the partial slabs.
+/// What a CPU has got from the partial slabs.
 enum Taken {
     /// A slab, now frozen, and its list: many objects.
     Slab(&'static SlabRecord, usize),

@@ -1,4 +1,4 @@
-//! What a cache is made from: its specification, its options, and the back ends that there are.
+//! The parameters of a cache: its specification, its options, and the available back ends.
 
 /// The back ends, as `slab=` on the kernel command line names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,8 @@ bitflags::bitflags! {
     pub struct SlabFlags: u32 {
         /// Objects start at cache lines, or share one evenly if they are small.
         const HWCACHE_ALIGN = 1 << 0;
-        /// Objects are in zone DMA, where the weakest device can reach them (`SLAB_CACHE_DMA`). SLOB, whose pages all
-        /// caches share, uses SLAB for such a cache.
+        /// Objects are in zone DMA, where the most limited device can reach them (`SLAB_CACHE_DMA`). SLOB, whose pages
+        /// all caches share, uses SLAB for such a cache.
         const DMA = 1 << 1;
         /// Objects are below 4 GiB (`SLAB_CACHE_DMA32`); otherwise as with DMA.
         const DMA32 = 1 << 2;
