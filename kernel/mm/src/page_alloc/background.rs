@@ -1,8 +1,8 @@
-//! Background reclaim: what a node's kswapd is asked for, how it does that, and when it has done enough.
+//! Background reclaim: the requests to a node's kswapd, its work, and when it has done enough.
 //!
-//! The kernel has a thread for each node, which sleeps until its node [is asked](PageAllocator::wants_balance) and then
-//! [balances](PageAllocator::balance) it. Whoever asks may hold any lock of the allocator's callers; the thread holds
-//! none.
+//! The kernel has a thread for each node, which sleeps until its node [has a request](PageAllocator::wants_balance) and
+//! then [balances](PageAllocator::balance) it. Whoever makes a request may hold any lock of the allocator's callers;
+//! the thread holds none.
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::*};
 
@@ -15,21 +15,21 @@ use crate::zone::{Demand, Depth, MAX_NODES, ZoneKind};
 use super::slow::RECLAIM_TARGET;
 use super::{Gfp, PageAllocator};
 
-/// Rounds in a row without a freed page, after which the node is left alone.
+/// The number of rounds in a row without a freed page after which the node is left alone.
 const FRUITLESS_ROUNDS: u32 = 16;
 
-/// Of requests: a bit for each order, then one for each highest kind of zone.
+/// The bits of a request: one for each order, then one for each highest kind of zone.
 const KINDS: u32 = ORDERS as u32;
 /// A request that may not use CMA's pages.
 const UNMOVABLE: u32 = 1 << (KINDS + ZoneKind::COUNT as u32);
 
 /// What a node's kswapd knows.
 pub(super) struct Background {
-    /// What it is asked for: bits as above.
+    /// The requests: bits as above.
     wanted: AtomicU32,
-    /// Rounds in a row without a freed page.
+    /// The number of rounds in a row without a freed page.
     fruitless: AtomicU32,
-    /// Free pages of the node when there had been too many of those.
+    /// The number of free pages of the node when there had been too many such rounds.
     free_then: AtomicUsize,
 }
 
@@ -46,7 +46,7 @@ impl Background {
         }
     }
 
-    /// The hardest of the requests since the last call.
+    /// The most demanding of the requests since the last call.
     fn take(&self) -> Option<Demand> {
         let wanted = self.wanted.swap(0, Acquire);
         let kinds = wanted >> KINDS & ((1 << ZoneKind::COUNT) - 1);
@@ -68,7 +68,7 @@ impl Background {
         }
     }
 
-    /// Whether nothing could be freed, and nothing to speak of was freed since.
+    /// Whether nothing could be freed, and not much was freed by others since.
     fn is_hopeless(&self, free: impl FnOnce() -> usize) -> bool {
         if self.fruitless.load(Relaxed) < FRUITLESS_ROUNDS {
             return false;
@@ -86,12 +86,12 @@ impl<M: Machine> PageAllocator<M> {
         self.zones_of(node, ZoneKind::COUNT - 1).map(|zone| self.zones[zone].free()).sum()
     }
 
-    /// Zones of a node that have memory, of kinds up to `highest`.
+    /// The zones of a node that have memory, of kinds up to `highest`.
     pub(super) fn zones_of(&self, node: usize, highest: usize) -> impl Iterator<Item = usize> {
         (0..=highest).map(move |kind| node * ZoneKind::COUNT + kind).filter(|zone| self.zones[*zone].managed() != 0)
     }
 
-    /// An allocation found no zone above its low watermark: wakes the nodes that it could use.
+    /// Called when an allocation found no zone above its low watermark: wakes the nodes that it could use.
     pub(super) fn wake_background(&self, node: usize, demand: &Demand, gfp: Gfp) {
         let mut asked = 0_u32;
         for zone in self.topology().zonelists[node][demand.highest].iter() {
@@ -108,7 +108,7 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// Direct reclaim of the node has freed something: so may its kswapd.
+    /// Called when direct reclaim of the node has freed something: its kswapd may succeed too.
     pub(super) fn background_has_hope(&self, node: usize) {
         self.background[node].fruitless.store(0, Relaxed);
     }
@@ -118,9 +118,9 @@ impl<M: Machine> PageAllocator<M> {
         node < MAX_NODES && self.background[node].wanted.load(Relaxed) != 0
     }
 
-    /// Frees pages of the node until one of the zones that were asked for is above its high watermark, and has a block
-    /// that is large enough. It gives up when nothing can be freed, or when so much was freed that others must have
-    /// taken it. Returns how many pages it freed. The caller holds no lock, and may sleep.
+    /// Frees pages of the node until one of the requested zones is above its high watermark, and has a block that is
+    /// large enough. It gives up when nothing can be freed, or when so much was freed that others must have taken it.
+    /// Returns how many pages it freed. The caller holds no lock, and may sleep.
     pub fn balance(&self, node: usize) -> usize {
         let Some(mut demand) = self.background.get(node).and_then(Background::take) else { return 0 };
         self.machine.count(Event::Background, 1);
@@ -130,14 +130,14 @@ impl<M: Machine> PageAllocator<M> {
             2 * self.zones_of(node, demand.highest).map(|zone| self.zones[zone].watermarks().high).sum::<usize>();
         let (mut freed, mut limit) = (0, enough);
         while !self.is_balanced(node, &demand) && !background.is_hopeless(|| self.free_of_node(node)) {
-            // Memory that is free in pieces is made whole; more of it would not help.
+            // Fragmented free memory is compacted; freeing more of it would not help.
             if demand.order != 0 && self.may_compact() && self.is_balanced(node, &Demand { order: 0, ..demand }) {
                 self.compact_for(node, &demand);
                 demand.order = 0;
                 continue;
             }
             if freed >= limit {
-                // Single pages that are freed seldom merge: a large block is not worth more.
+                // Single pages that are freed seldom merge: a large block is not worth more reclaim.
                 if demand.order == 0 {
                     break;
                 }

@@ -28,7 +28,7 @@ impl<M: Machine> PageBlock<M> {
         Self { machine, pfn: unsafe { NonZero::new_unchecked(link(pfn)) }, order: order as u8 }
     }
 
-    /// Gives up ownership: the caller must free the block.
+    /// Gives up ownership: the caller must then free the block.
     #[inline]
     pub fn into_raw(self) -> Pfn {
         ManuallyDrop::new(self).pfn()

@@ -12,14 +12,14 @@ use crate::zone::{MAX_NODES, ZoneKind};
 pub enum MovableSplit {
     /// Nothing.
     None,
-    /// All except this many pages, which are spread evenly over the nodes. As on Linux, nothing if that is 0 or all of
-    /// memory.
+    /// All except this many pages, which are spread evenly over the nodes. As on Linux, it has no effect if that is 0
+    /// or all of memory.
     KernelCore(usize),
-    /// This many pages. As on Linux, nothing if that is all of memory.
+    /// This many pages. As on Linux, it has no effect if that is all of memory.
     MovableCore(usize),
 }
 
-/// The kernel's minimum for pages that cannot move, beside reserved memory: a 16th of memory, and this.
+/// The kernel's minimum for pages that cannot move, in addition to reserved memory: a 16th of memory, plus this.
 const KERNEL_PAGES: usize = (16 << 20) / PAGE_SIZE;
 
 impl MovableSplit {
@@ -51,7 +51,7 @@ impl MovableSplit {
         }
     }
 
-    /// The kernel's part of `total` pages; 0 if there is no other.
+    /// The kernel's part of `total` pages; 0 if there is no part for movable pages only.
     fn kernel_pages(self, total: usize) -> usize {
         match self {
             Self::None => 0,
@@ -84,8 +84,8 @@ pub struct ZoneBounds {
 }
 
 impl ZoneBounds {
-    /// Computed from the limit of the weakest device (`None` if all reach all memory), and the split. Nodes are below
-    /// [`MAX_NODES`].
+    /// Computed from the limit of the most restricted device (`None` if all devices reach all memory), and the split.
+    /// Nodes are below [`MAX_NODES`].
     pub fn new(memory: &MemBlock, dma_limit: Option<PhysAddr>, split: MovableSplit) -> Self {
         let block = |addr: usize| (addr >> PAGE_SHIFT) & !(MAX_ORDER_PAGES - 1);
         let dma32 = dma_limit.map_or(0, |limit| block(limit.get()));
@@ -159,7 +159,7 @@ fn even_shares(pages: &[usize; MAX_NODES], wanted: usize) -> [usize; MAX_NODES] 
     }
 }
 
-/// The frame of a node from which on there are `kernel` pages below it, at a block boundary at or above `floor`.
+/// The frame of a node that has `kernel` pages below it, at a block boundary at or above `floor`.
 fn movable_start(memory: &MemBlock, node: usize, kernel: usize, floor: usize) -> usize {
     let mut left = kernel;
     for region in memory.memory().filter(|region| region.node == node) {

@@ -22,7 +22,7 @@ use crate::page_alloc::Machine;
 
 use super::{Config, Gfp, MigrateRange, PageAllocator, PageBlock, RangeError};
 
-/// The most areas: as many as the tree and the command line can define.
+/// The maximum number of areas: as many as the tree and the command line can define.
 pub const MAX_AREAS: usize = 80;
 
 /// Why reserved memory cannot become an area.
@@ -30,9 +30,9 @@ pub const MAX_AREAS: usize = 80;
 pub enum AreaError {
     /// There are [`MAX_AREAS`] already.
     TooMany,
-    /// It has no whole page block.
+    /// It contains no whole page block.
     TooSmall,
-    /// It is not all memory of one zone.
+    /// It is not completely in one zone.
     SpansZones,
     /// There is no memory for its bitmap.
     NoMemory,
@@ -54,7 +54,7 @@ impl fmt::Display for AreaError {
 pub enum CmaError {
     /// There is no such area, the size is 0, or the range to release was not allocated.
     BadRequest,
-    /// No free range is large enough, or all such ranges have pages that cannot be moved.
+    /// No free range is large enough, or all such ranges contain pages that cannot be moved.
     NoSpace,
     /// The calling thread was killed before it had the pages.
     Killed,
@@ -78,7 +78,7 @@ pub struct CmaInfo {
 struct Area {
     start: Pfn,
     pages: usize,
-    /// One bit per frame: set if an owner has it.
+    /// One bit per frame: set if it belongs to an owner's allocation.
     bitmap: &'static [AtomicU64],
     /// A thread is collecting pages.
     collecting: AtomicBool,
@@ -132,7 +132,7 @@ impl<M: Machine> PageAllocator<M> {
         self.set_watermarks(config);
     }
 
-    /// Returns the range that has become the area; on an error none has.
+    /// Returns the range that has become the area; on an error there is none.
     ///
     /// # Safety
     /// The range was present and reserved at boot, is unused, and was not handed out since.
@@ -151,7 +151,7 @@ impl<M: Machine> PageAllocator<M> {
         Ok(Pfn(start).addr()..Pfn(end).addr())
     }
 
-    /// Pages that the areas' bitmaps take.
+    /// The number of pages in the areas' bitmaps.
     pub fn cma_bitmap_pages(&self) -> usize {
         self.cma.iter().map(|area| 1 << bitmap_order(area.pages)).sum()
     }
@@ -238,11 +238,11 @@ impl<M: Machine> PageAllocator<M> {
 }
 
 impl Area {
-    /// An area without allocations; `memory` is zeroed, and becomes the bitmap for good.
+    /// An area without allocations; `memory` is zeroed, and becomes its bitmap for good.
     fn new<M: Machine>(start: Pfn, pages: usize, memory: PageBlock<M>) -> Self {
         let (words, len) = (memory.as_ptr().cast::<AtomicU64>(), memory.size() / size_of::<u64>());
         memory.into_raw();
-        // SAFETY: the block is zeroed, aligned to a page, of this size, and never freed, and all its users go by this
+        // SAFETY: the block is zeroed, page-aligned, of this size, and never freed, and is only accessed through this
         // slice.
         let bitmap = unsafe { core::slice::from_raw_parts(words, len) };
         let zero = || AtomicUsize::new(0);

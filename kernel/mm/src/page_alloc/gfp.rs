@@ -11,7 +11,7 @@ bitflags! {
     pub struct Gfp: u32 {
         // Zone and mobility. `zone` and `migrate_type` rely on the order of the first five; the slab allocator's fast
         // path tests for the first eight at once.
-        /// Zone DMA only, which the weakest device can reach.
+        /// Only zone DMA, which the most restricted device can reach.
         const DMA = 1 << 0;
         /// The kernel needs no mapping of it. There is no HIGHMEM zone on 64 bits: with MOVABLE, this permits zone
         /// MOVABLE.
@@ -63,7 +63,7 @@ bitflags! {
         // Combinations.
         /// Cannot wait, and is urgent: interrupt handlers.
         const ATOMIC = Self::HIGH.bits() | Self::KSWAPD_RECLAIM.bits();
-        /// The usual for the kernel's own memory.
+        /// The usual flags for the kernel's own memory.
         const KERNEL = Self::RECLAIM.bits() | Self::IO.bits() | Self::FS.bits();
         /// The kernel's memory on a process's behalf.
         const KERNEL_ACCOUNT = Self::KERNEL.bits() | Self::ACCOUNT.bits();

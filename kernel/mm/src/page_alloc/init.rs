@@ -20,7 +20,8 @@ use super::{Gfp, MovableSplit, NO_LISTS, PageAllocator, Topology, ZoneBounds, Zo
 
 /// The configuration of zones by the command line and the device tree.
 pub struct Config<'a> {
-    /// One past the highest address that every device reaches (from `dma-ranges`); `None` if all reach all.
+    /// The end (exclusive) of the addresses that every device reaches (from `dma-ranges`); `None` if all devices reach
+    /// all memory.
     pub dma_limit: Option<PhysAddr>,
     /// `kernelcore=` or `movablecore=`.
     pub movable: MovableSplit,
@@ -60,7 +61,7 @@ pub enum InitError {
     TooManyNodes,
     /// A frame's number has more than 32 bits.
     AddressTooHigh,
-    /// Memblock could not give what the tables need.
+    /// Memblock could not supply the memory for the tables.
     MemBlock(MemBlockError),
 }
 
@@ -70,14 +71,14 @@ impl From<MemBlockError> for InitError {
     }
 }
 
-/// What boot handed out, in pages.
+/// What boot has handed out, in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Whole frames of memory that the kernel may map.
     pub present: usize,
     /// Of these, reserved ones.
     pub reserved: usize,
-    /// Of these, those given to the buddy: the rest.
+    /// Of these, those given to the buddy: the remaining ones.
     pub managed: usize,
 }
 
@@ -103,7 +104,7 @@ fn rounded_out(range: Range<PhysAddr>) -> Range<Pfn> {
     Pfn(start)..Pfn(end)
 }
 
-/// Bytes of the tables that [`PageAllocator::init`] takes from memblock for itself.
+/// The size of the tables that [`PageAllocator::init`] allocates from memblock, in bytes.
 pub fn table_bytes(memory: &MemBlock) -> usize {
     table_len(memory) * size_of::<Pageblock>()
 }
@@ -112,7 +113,7 @@ fn table_len(memory: &MemBlock) -> usize {
     mem_map_ranges(memory).last().map_or(0, |range| range.end.0 >> PAGEBLOCK_ORDER)
 }
 
-/// Number of a zone in all arrays of zones.
+/// The number of a zone in all arrays of zones.
 fn zone_number(node: usize, kind: ZoneKind) -> usize {
     node * ZoneKind::COUNT + kind as usize
 }
@@ -331,7 +332,7 @@ impl<M: Machine> PageAllocator<M> {
 }
 
 /// The first zone of a node's zonelist for each [`Gfp::zone_bits`]; if there is none, any zone will do, since it is
-/// empty. A strict request is not for the fast path, since the list may hold what other zones lent.
+/// empty. A strict request must not use the fast path, since the list may hold blocks that other zones have lent.
 fn preferred(of_node: &[Zonelist; ZoneKind::COUNT]) -> [u8; 16] {
     core::array::from_fn(|bits| {
         let gfp = Gfp::from_bits_retain(bits as u32);

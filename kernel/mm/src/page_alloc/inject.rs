@@ -29,9 +29,9 @@ impl FaultInjection {
     /// Nothing fails.
     pub const OFF: Self = Self { interval: 0, probability: 0, times: 0, min_order: 0, space: 0, spares_user: false };
 
-    /// From the command line, as on Linux: interval, probability, space, times, separated by commas; -1 times is for
-    /// ever. Missing or empty values default to 1, 100, 0, -1. As on Linux, user memory is spared. `None` for anything
-    /// else: more than 100 percent, numbers of more than 32 bits.
+    /// From the command line, as on Linux: interval, probability, space, times, separated by commas; -1 times means
+    /// without limit. Missing or empty values default to 1, 100, 0, -1. As on Linux, user memory is spared. `None` for
+    /// invalid values: more than 100 percent, numbers of more than 32 bits.
     pub fn parse(text: &str) -> Option<Self> {
         let mut numbers = [1, 100, 0, u32::MAX];
         for (i, word) in text.split(',').map(str::trim).enumerate() {
@@ -104,7 +104,7 @@ impl Injection {
         !spent
     }
 
-    /// Starts or stops; resets the counts.
+    /// Starts or stops injection; resets the counts.
     pub(crate) fn start(&self, what: FaultInjection) {
         self.interval.store(0, Relaxed);
         self.probability.store(what.probability, Relaxed);
@@ -142,8 +142,8 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// From now on the machine decides whether each allocation, except NOFAIL ones, fails, until a matching call of
-    /// [`PageAllocator::ask_no_more`]. May be called with any lock held.
+    /// From now on the machine decides for each allocation, except NOFAIL ones, whether it fails, until a matching call
+    /// of [`PageAllocator::ask_no_more`]. May be called with any lock held.
     pub fn ask_about_failures(&self) {
         self.trap.fetch_add(trap::ASK, Relaxed);
     }

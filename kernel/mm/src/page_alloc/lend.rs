@@ -1,17 +1,18 @@
-//! Blocks that a later zone lends, for when the best zone of a request is exhausted.
+//! Lending of blocks by a later zone, when the best zone of a request is exhausted.
 //!
-//! The fast path looks at one list only: the CPU's for the best zone. So that a page of a later zone does not cost a
-//! walk of the zonelist, the slow path puts a batch of the later zone's blocks on that list. The next allocations take
-//! them as if they were the best zone's own. A page that the CPU frees goes to the list of the zone that it belongs to.
-//! So a page of the best zone serves at once, and after the batch at most the slow path looks at the best zone again.
+//! The fast path only checks one list: the CPU's for the best zone. To avoid a walk of the zonelist for each page of a
+//! later zone, the slow path puts a batch of the later zone's blocks on that list. The next allocations take them as if
+//! they were the best zone's own. A page that the CPU frees goes to the list of the zone that it belongs to. So a page
+//! of the best zone that is freed is used at once, and the slow path checks the best zone again after the batch at the
+//! latest.
 //!
-//! - A list may serve every request that prefers its zone, so what is lent must be fit for them all: requests that are
-//!   limited to a zone below NORMAL or to a node ([`STRICT`]) never take a block of another zone from a list, and zone
-//!   MOVABLE lends to another zone MOVABLE only.
+//! - A list may serve every request that prefers its zone, so lent blocks must be suitable for all of them: requests
+//!   that are limited to a zone below NORMAL or to a node ([`STRICT`]) never take a block of another zone from a list,
+//!   and zone MOVABLE only lends to another zone MOVABLE.
 //! - A lent block counts as allocated from its own zone when it is lent. Until it is allocated it counts as free in the
 //!   list's zone: the sum over all zones is exact, each zone's share within a batch for each CPU.
-//! - A block leaves a list for the buddy of its own zone. Its page block's record says which that is; it is looked at
-//!   only if something has been lent to the list since its CPU last emptied it ([`Loans`]).
+//! - A block leaves a list for the buddy of its own zone, which its page block's record names; the record is only read
+//!   if something has been lent to the list since its CPU last emptied it ([`Loans`]).
 
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -24,15 +25,15 @@ use crate::zone::{Demand, ZoneKind};
 
 use super::{Gfp, PageAllocator};
 
-/// Marks of requests that must not get a block of another zone than they name.
+/// Flags of requests that must not get a block of a zone other than the one they name.
 pub(super) const STRICT: Gfp = Gfp::THISNODE.union(Gfp::DMA).union(Gfp::DMA32);
 
-/// How often something was lent to a CPU's lists for a zone, and up to which of these times it is known to be gone.
-/// Only the CPU itself changes them.
+/// How often something was lent to a CPU's lists for a zone, and up to which of these loans all blocks are known to be
+/// gone. Only the CPU itself changes these counts.
 ///
-/// Whoever takes a chain off a list reads `ended` before, and `made` afterwards. If the chain has a block of the `n`th
-/// time, `made` is at least `n`, since it was changed before the list had the block; and `ended` was less, since it
-/// only becomes `n` when the list is empty, and the block was there later.
+/// Whoever takes a chain off a list reads `ended` before, and `made` afterwards. If the chain contains a block of the
+/// `n`th loan, `made` is at least `n`, since it was changed before the block was put on the list; and `ended` was less,
+/// since it only becomes `n` when the list is empty, and the block was there later.
 pub(super) struct Loans {
     made: AtomicU32,
     ended: AtomicU32,
@@ -45,7 +46,8 @@ impl Loans {
 }
 
 impl<M: Machine> PageAllocator<M> {
-    /// A block of `zone`, which is not the request's best. Others may be lent to this CPU's list for the best zone.
+    /// A block of `zone`, which is not the request's best zone. Others may be lent to this CPU's list for the best
+    /// zone.
     pub(super) fn take_from_later(&self, best: usize, zone: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
         let is_movable = |zone: usize| zone % ZoneKind::COUNT == ZoneKind::Movable as usize;
         if gfp.intersects(STRICT) || is_movable(zone) && !is_movable(best) {
@@ -53,7 +55,7 @@ impl<M: Machine> PageAllocator<M> {
         }
         let irq = self.machine.irq_save();
         let (to, from) = (self.own_lists(best).of(demand.order), self.own_lists(zone).of(demand.order));
-        // (The thread may have come to another CPU, whose list is not empty.)
+        // (The thread may have moved to another CPU, whose list is not empty.)
         if to.is_empty(demand.list) {
             let mut lent = from.take_active(demand.list);
             if lent.count() == 0 {
@@ -61,7 +63,7 @@ impl<M: Machine> PageAllocator<M> {
             }
             from.count_allocated(i64::from(lent.count()));
             to.count_allocated(-i64::from(lent.count()));
-            // Before the list has it: whoever takes it off the list sees this.
+            // Before the blocks are on the list: whoever takes them off the list sees this.
             let made = &self.loans[best][self.machine.cpu()].made;
             made.store(made.load(Relaxed).wrapping_add(1), Release);
             to.refill(demand.list, lent);
@@ -72,7 +74,7 @@ impl<M: Machine> PageAllocator<M> {
         pfn
     }
 
-    /// The zone that a block on a list belongs to.
+    /// The zone to which a block on a list belongs.
     fn home(&self, pfn: Pfn) -> usize {
         self.frames().pageblocks.of(pfn).zone().into()
     }
@@ -82,13 +84,13 @@ impl<M: Machine> PageAllocator<M> {
         !gfp.intersects(STRICT) || self.home(pfn) == zone
     }
 
-    /// What was lent to a CPU's lists for a zone, and is not there any more. Asked before a chain is taken off one.
+    /// Up to which loan the blocks lent to a CPU's lists for a zone are gone. Read before a chain is taken off a list.
     #[inline]
     pub(super) fn ended(&self, zone: usize, cpu: usize) -> u32 {
         self.loans[zone][cpu].ended.load(Acquire)
     }
 
-    /// Whether a chain may have blocks that were lent. Asked after it was taken off the list; `ended` was, before.
+    /// Whether a chain may contain lent blocks. Called after it was taken off the list; `ended` was read before.
     #[inline]
     pub(super) fn is_mixed(&self, zone: usize, cpu: usize, ended: u32) -> bool {
         self.loans[zone][cpu].made.load(Acquire) != ended
@@ -108,7 +110,7 @@ impl<M: Machine> PageAllocator<M> {
                 *of_type = lists.take(list);
             }
         }
-        // Only this CPU lends to these lists, so they have nothing of others now.
+        // Only this CPU lends to these lists, so they contain no lent blocks now.
         loans.ended.store(made, Release);
         self.machine.irq_restore(irq);
         for (order, of_order) in (0..).zip(chains) {
@@ -116,7 +118,7 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// Gives a chain of cached blocks of one order, from a list of `zone`, to the buddies that they belong to.
+    /// Gives a chain of cached blocks of one order, from a list of `zone`, to the buddies of their zones.
     #[cold]
     #[inline(never)]
     pub(super) fn drain_chain(&self, zone: usize, order: u32, mut chain: Chain, is_mixed: bool) {
@@ -136,7 +138,7 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// The blocks of a chain that belong to `zone`, and the others.
+    /// Splits a chain into the blocks that belong to `zone`, and the others.
     fn part(&self, mut chain: Chain, zone: usize) -> (Chain, Chain) {
         let (mut theirs, mut others) = (Chain::EMPTY, Chain::EMPTY);
         while let Some(page) = chain.pop(self.frames()) {
@@ -150,7 +152,7 @@ impl<M: Machine> PageAllocator<M> {
     /// through all orders.
     #[inline]
     fn drain_to(&self, zone: usize, order: u32, mut chain: Chain) {
-        /// Blocks, or runs of pages, under one hold.
+        /// The number of blocks, or runs of pages, under one hold.
         const AT_ONCE: usize = 16;
         let frames = self.frames();
         while chain.count() != 0 {
@@ -168,8 +170,8 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// Takes the pages off a chain that continue a run of single pages, upwards or downwards, as pages come back that
-    /// were mapped in order. Returns the first and the last page of the run.
+    /// Takes the pages off a chain that continue a run of single pages, upwards or downwards, as when pages are freed
+    /// that were mapped in order. Returns the first and the last page of the run.
     #[inline(always)]
     fn rest_of_run(&self, page: u32, chain: &mut Chain) -> (u32, u32) {
         let (mut first, mut last) = (page, page);
@@ -193,7 +195,7 @@ mod tests {
 
     const MOVABLE: Gfp = Gfp::HIGHUSER_MOVABLE.difference(Gfp::RECLAIM);
 
-    /// Node 0's zone is exhausted, and node 1's has lent to the list of CPU 0; what that has allocated.
+    /// Node 0's zone is exhausted, and node 1's has lent to the list of CPU 0; also returns what was allocated.
     fn lent() -> (&'static Sim, std::vec::Vec<Pfn>, usize) {
         let sim = Sim::boot(&SimConfig::new().bank(1 << 30, 32 << 20, 0).bank(2 << 30, 32 << 20, 1));
         Sim::set_cpu(0);
@@ -206,8 +208,8 @@ mod tests {
         (sim, held, best)
     }
 
-    /// Another CPU that drains the list does not say that nothing is lent any more: its own CPU may be taking a part of
-    /// it.
+    /// If another CPU drains the list, that does not prove that no loan is left: the list's own CPU may be taking a
+    /// part of it.
     #[test]
     fn only_its_cpu_says_that_nothing_is_lent_to_a_list() {
         let (sim, held, best) = lent();
@@ -224,7 +226,7 @@ mod tests {
         assert!(pages.zones().all(|zone| zone.free() == zone.managed()) && pages.validate().is_ok());
     }
 
-    /// Whoever has asked before the lending, and takes the list after it, knows that it is mixed.
+    /// A thread that has asked before the lending, and takes the list after it, knows that it is mixed.
     #[test]
     fn what_is_lent_between_the_question_and_the_chain_is_noticed() {
         let (sim, held, best) = lent();

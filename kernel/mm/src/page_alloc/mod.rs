@@ -93,7 +93,7 @@ impl Zonelist {
 pub(crate) struct Topology {
     pageblocks: PageblockTable,
     /// For each CPU and each [`Gfp::zone_bits`], the zone whose list the fast path uses: the first of the zonelist, or
-    /// [`NO_LISTS`] for requests that are limited to a lower zone. All at most that.
+    /// [`NO_LISTS`] for requests that are limited to a lower zone. All values are at most that.
     preferred: [[u8; 16]; MAX_CPUS],
     node_of_cpu: [u8; MAX_CPUS],
     /// How many CPUs there are.
@@ -112,10 +112,10 @@ impl Topology {
     };
 }
 
-/// The place of lists that are always empty, beside those of the zones.
+/// The index of lists that are always empty, after those of the zones.
 const NO_LISTS: usize = MAX_ZONES;
 
-/// This CPU's list has no block.
+/// This CPU's list is empty.
 struct Empty;
 
 /// Reasons to bypass the fast paths, as bits of [`PageAllocator::trap`].
@@ -151,8 +151,8 @@ pub struct PageAllocator<M: Machine> {
     compaction: [compact::OfZone<M>; MAX_ZONES],
 }
 
-// SAFETY: all fields but `topology` are atomics and locks. `topology` is only written by `init`, whose caller promises
-// that nothing else uses the allocator meanwhile.
+// SAFETY: all fields except `topology` are atomics and locks. `topology` is only written by `init`, whose caller
+// promises that nothing else uses the allocator meanwhile.
 unsafe impl<M: Machine> Sync for PageAllocator<M> {}
 
 impl<M: Machine> PageAllocator<M> {
@@ -296,7 +296,7 @@ impl<M: Machine> PageAllocator<M> {
         Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) })
     }
 
-    /// The node that a frame of the allocator's is on.
+    /// The node of one of the allocator's frames.
     #[inline]
     pub fn node_of(&self, pfn: Pfn) -> usize {
         self.topology().pageblocks.get(pfn).map_or(0, |block| init::node_of(usize::from(block.zone())))
@@ -307,13 +307,13 @@ impl<M: Machine> PageAllocator<M> {
         usize::from(self.topology().pageblocks.of(pfn).zone()) % ZoneKind::COUNT
     }
 
-    /// Whether a frame exists, and is this node's.
+    /// Whether a frame exists, and belongs to this node.
     pub(crate) fn has(&self, node: usize, pfn: Pfn) -> bool {
         let block = self.topology().pageblocks.get(pfn);
         block.is_some_and(|block| block.zone() != NO_ZONE && init::node_of(block.zone().into()) == node)
     }
 
-    /// A page of a control group is here: see [`Pageblock::note_group`](crate::buddy::Pageblock).
+    /// Notes that a page of a control group is here: see [`Pageblock::note_group`](crate::buddy::Pageblock).
     #[inline(always)]
     pub(crate) fn note_group(&self, pfn: Pfn, group: u16) {
         self.topology().pageblocks.of(pfn).note_group(group);
@@ -330,7 +330,7 @@ impl<M: Machine> PageAllocator<M> {
         usize::from(self.topology().node_of_cpu[self.machine.cpu()])
     }
 
-    /// Whether a request is one for the fast path.
+    /// Whether a request may use the fast path.
     #[inline(always)]
     fn is_for_lists(&self, order: u32, gfp: Gfp) -> bool {
         let special = if order == 0 { Gfp::THISNODE } else { Gfp::THISNODE.union(Gfp::COMP) };
@@ -345,7 +345,7 @@ impl<M: Machine> PageAllocator<M> {
         let cpu = self.machine.cpu();
         // SAFETY: a CPU's number is below MAX_CPUS (`Machine`'s contract), and the four bits are below 16.
         let zone = unsafe { *self.topology().preferred.get_unchecked(cpu).get_unchecked(gfp.zone_bits()) };
-        // SAFETY: as above; `init` lists no others.
+        // SAFETY: as above; `init` enters no others.
         let lists = unsafe { self.lists_unchecked(cpu, zone) }.of(order);
         let Some(pfn) = lists.pop(self.frames(), gfp.list()) else {
             self.machine.irq_restore(irq);
@@ -431,7 +431,7 @@ impl<M: Machine> PageAllocator<M> {
         let ended = self.ended(zone.into(), self.machine.cpu());
         let old = lists.retire(self.frames(), list);
         let is_mixed = self.is_mixed(zone.into(), self.machine.cpu(), ended);
-        // What was taken off the list is this thread's own.
+        // The blocks taken off the list belong to this thread.
         self.machine.irq_restore(irq);
         self.drain_chain(zone.into(), order, old, is_mixed);
     }
@@ -495,7 +495,7 @@ impl<M: Machine> PageAllocator<M> {
         (0..MAX_CPUS).for_each(|cpu| self.drain_cpu(cpu));
     }
 
-    /// The same for a caller that may wait: others may run between two lists. (A killed thread goes on.)
+    /// The same for a caller that may wait: others may run between two lists. (A killed thread continues.)
     fn drain_all_waiting(&self) {
         (0..MAX_CPUS).for_each(|cpu| self.drain(cpu, &|| _ = self.machine.resched_point()));
     }
@@ -506,7 +506,7 @@ impl<M: Machine> PageAllocator<M> {
             return;
         }
         for pfn in (first.0..first.0 + frames).map(Pfn) {
-            // SAFETY: the frame is the allocator's own at this moment, and the direct map reaches all of it.
+            // SAFETY: the frame belongs to the allocator at this moment, and the direct map covers all of it.
             unsafe { self.machine.direct_map(pfn.addr()).write_bytes(POISON, PAGE_SIZE) };
         }
     }

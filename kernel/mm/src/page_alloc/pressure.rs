@@ -9,7 +9,7 @@ use super::{Gfp, MovePages, PageAllocator};
 
 /// A cache that can free memory.
 pub trait Shrinker: Sync {
-    /// Pages (about) that it could free now.
+    /// The approximate number of pages that it could free now.
     fn count(&self) -> usize;
 
     /// Frees about `target` pages and returns how many it freed. It runs on behalf of an allocation with `gfp`, whose
@@ -17,7 +17,7 @@ pub trait Shrinker: Sync {
     fn scan(&self, target: usize, gfp: Gfp) -> usize;
 }
 
-/// What takes pages of programs out of memory.
+/// Reclaims pages of programs.
 pub trait Reclaimer: Sync {
     /// Frees about `target` pages of a node, in zones of kinds up to `highest`; returns how many it freed. The caller
     /// holds no lock, and may sleep.
@@ -29,17 +29,17 @@ pub trait Reclaimer: Sync {
         0
     }
 
-    /// Programs have put these pages on the list of what they have given up: whatever is there by now, it is tried
-    /// before others. The caller holds no spin lock.
+    /// Called when programs have put these pages on the list of given-up pages: whatever the frames contain by now,
+    /// they are tried before others. The caller holds no spin lock.
     fn note_given_up(&self, pages: &[Pfn]) {
         let _ = pages;
     }
 
-    /// Charges pages of control groups that were removed to those that they count for.
+    /// Moves the charges of pages of removed control groups to the groups that they count for.
     fn adopt(&self) {}
 }
 
-/// The kernel's reaction to memory pressure. Each method has a default that does nothing.
+/// The kernel's reaction to memory pressure. Methods have defaults that do nothing.
 pub trait PressureHandler: Sync {
     /// Zones of this node fell below their low watermarks: its background reclaim should run
     /// ([`PageAllocator::balance`]). Called with no lock held by the allocator, possibly with interrupts masked.
@@ -53,14 +53,14 @@ pub trait PressureHandler: Sync {
         false
     }
 
-    /// Nothing could be reclaimed of a control group that is at its limit: one of its processes is to be killed, by the
-    /// calling thread, when that holds no lock.
+    /// Nothing could be reclaimed from a control group that is at its limit: the calling thread must kill one of its
+    /// processes when it holds no lock.
     fn group_out_of_memory(&self, group: u16) {
         let _ = group;
     }
 
-    /// An allocation failed that must not wait, and insisted (without NORETRY): memory may be had once the caller can
-    /// wait. Called with any lock held, and from interrupts.
+    /// An allocation failed that must not wait, and that did not accept failure (without NORETRY): there may be memory
+    /// once the caller can wait. Called with any lock held, and from interrupts.
     fn cannot_wait(&self, order: u32) {
         let _ = order;
     }
@@ -76,7 +76,7 @@ pub trait PressureHandler: Sync {
         core::hint::spin_loop();
     }
 
-    /// An allocation failed that did not say NOWARN.
+    /// An allocation without NOWARN failed.
     fn report_failure(&self, order: u32, gfp: Gfp) {
         let _ = (order, gfp);
     }
@@ -87,7 +87,7 @@ pub trait PressureHandler: Sync {
         panic!("page poison: {pfn:?} was written to after it was freed: byte {offset} is {found:#04x}");
     }
 
-    /// A frame that was not fit to be freed was freed; it is not reused.
+    /// A frame was freed that was not fit to be freed; it is not reused.
     fn report_bad_page(&self, pfn: Pfn) {
         panic!("bad page: {pfn:?} freed while in use, or twice");
     }
@@ -138,7 +138,7 @@ impl<M: Machine> Pressure<M> {
 }
 
 impl<M: Machine> PageAllocator<M> {
-    /// Registers the kernel's handler; the last one counts.
+    /// Registers the kernel's handler; the last one registered is used.
     pub fn set_pressure_handler(&self, handler: &'static dyn PressureHandler) {
         self.pressure.0.lock().handler = handler;
     }
@@ -152,18 +152,18 @@ impl<M: Machine> PageAllocator<M> {
         true
     }
 
-    /// Registers what takes pages of programs out of memory; the last one counts.
+    /// Registers the reclaimer of pages of programs; the last one registered is used.
     pub fn set_reclaimer(&self, reclaimer: &'static dyn Reclaimer) {
         self.pressure.0.lock().reclaimer = Some(reclaimer);
     }
 
-    /// Takes pages of programs out of memory: see [`Reclaimer::reclaim`].
+    /// Reclaims pages of programs: see [`Reclaimer::reclaim`].
     pub fn reclaim(&self, node: usize, highest: usize, target: usize) -> usize {
         let reclaimer = self.pressure.0.lock().reclaimer;
         reclaimer.map_or(0, |reclaimer| reclaimer.reclaim(node, highest, target))
     }
 
-    /// Takes pages of a control group out of memory: see [`Reclaimer::reclaim_group`].
+    /// Reclaims pages of a control group: see [`Reclaimer::reclaim_group`].
     pub fn reclaim_group(&self, group: u16, target: usize) -> usize {
         let reclaimer = self.pressure.0.lock().reclaimer;
         reclaimer.map_or(0, |reclaimer| reclaimer.reclaim_group(group, target))
@@ -175,7 +175,7 @@ impl<M: Machine> PageAllocator<M> {
         reclaimer.inspect(|reclaimer| reclaimer.note_given_up(pages));
     }
 
-    /// Charges pages of removed control groups anew: see [`Reclaimer::adopt`].
+    /// Moves the charges of pages of removed control groups: see [`Reclaimer::adopt`].
     pub(crate) fn adopt_pages(&self) {
         let reclaimer = self.pressure.0.lock().reclaimer;
         reclaimer.inspect(|reclaimer| reclaimer.adopt());

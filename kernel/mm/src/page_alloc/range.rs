@@ -132,8 +132,8 @@ impl<M: Machine> PageAllocator<M> {
         self.allows_long_term_pin(pfn) && self.frames().page(pfn).pin()
     }
 
-    /// Whether a page may be pinned here: not in a contiguous memory area, nor in zone MOVABLE. (A range elsewhere that
-    /// is being collected is not: whoever collects it meets the pin.)
+    /// Whether a page may be pinned here: not in a contiguous memory area, nor in zone MOVABLE. (A page elsewhere in a
+    /// range that is being collected may be: whoever collects the range will find the pin.)
     pub fn allows_long_term_pin(&self, pfn: Pfn) -> bool {
         self.topology().pageblocks.get(pfn).is_some_and(|block| {
             let movable_zone = usize::from(block.zone()) % ZoneKind::COUNT == ZoneKind::Movable as usize;
@@ -173,7 +173,7 @@ impl<M: Machine> PageAllocator<M> {
         Ok(())
     }
 
-    /// `false` if its type is not wanted, or somebody else has isolated it.
+    /// `false` if its type is not wanted, or another thread has isolated it.
     fn isolate_page_block(&self, zone: usize, pfn: Pfn, is_wanted: &dyn Fn(MigrateType) -> bool) -> bool {
         let frames = self.frames();
         self.zones[zone].with_area(|area| {
@@ -225,7 +225,7 @@ impl<M: Machine> PageAllocator<M> {
         Ok(())
     }
 
-    /// Takes the part in one page block if all of it is free, else returns the last frame that is not.
+    /// Takes the part in one page block if all of it is free, otherwise returns the last frame that is not.
     fn take_part(&self, zone: usize, part: &Range<Pfn>) -> Result<(), Pfn> {
         let frames = self.frames();
         self.zones[zone].with_area(|area| match area.last_busy(frames, part.start, part.end) {

@@ -15,16 +15,16 @@ use crate::zone::{Demand, Depth, MAX_NODES};
 
 use super::{Gfp, POISON, PageAllocator, trap};
 
-/// Rounds of reclaim without a freed page before it counts as hopeless.
+/// The number of rounds of reclaim without a freed page after which it counts as hopeless.
 const FRUITLESS_ROUNDS: u32 = 3;
 
-/// Rounds of reclaim for a large order, for which freed pages seldom merge to a sufficient block.
+/// The number of rounds of reclaim for a large order, for which freed pages seldom merge to a sufficient block.
 const COSTLY_ROUNDS: u32 = 2;
 
 /// Orders above this are not worth killing for.
 const COSTLY_ORDER: u32 = 3;
 
-/// The least number of pages that a round of reclaim requests.
+/// The minimum number of pages that a round of reclaim requests.
 pub(super) const RECLAIM_TARGET: usize = 32;
 
 impl<M: Machine> PageAllocator<M> {
@@ -113,7 +113,7 @@ impl<M: Machine> PageAllocator<M> {
         None
     }
 
-    /// The zones of the list in turn: this CPU's list for the zone, refilled as far as the watermark allows, or
+    /// Tries the zones of the list in turn: this CPU's list for the zone, refilled as far as the watermark allows, or
     /// the zone's buddy.
     fn take_from_zonelist(&self, node: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
         let zonelist = &self.topology().zonelists[node][demand.highest];
@@ -164,7 +164,7 @@ impl<M: Machine> PageAllocator<M> {
         pfn
     }
 
-    /// What takes the place of an empty stack at work: the spare, or a batch from the buddy.
+    /// The replacement for an empty active stack: the spare one, or a batch from the buddy.
     pub(super) fn next_chain(&self, zone: usize, lists: &PerCpuLists, demand: &Demand) -> Chain {
         let spare = lists.take_spare(demand.list);
         if spare.count() != 0 {
@@ -191,7 +191,7 @@ impl<M: Machine> PageAllocator<M> {
             while (chain.count() as usize) < room {
                 let limit = room - chain.count() as usize;
                 let Some((first, run)) = area.allocate_run(frames, order, limit, wanted) else { break };
-                // So that they come off the chain in the order of their addresses.
+                // So that they are taken off the chain in the order of their addresses.
                 for i in (0..run).rev() {
                     let pfn = Pfn(first.0 + (i << order));
                     frames.page(pfn).make_cached(order);
@@ -202,7 +202,7 @@ impl<M: Machine> PageAllocator<M> {
         chain
     }
 
-    /// Reclaims in rounds until the demand can be met, or it is hopeless.
+    /// Reclaims in rounds until the demand can be met, or that is hopeless.
     fn reclaim_and_retry(&self, node: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
         let must_not_fail = gfp.contains(Gfp::NOFAIL) && demand.order <= 1;
         // A NOFAIL caller prefers a page from another node to none.
@@ -211,7 +211,7 @@ impl<M: Machine> PageAllocator<M> {
         let mut rounds = 0;
         loop {
             rounds += 1;
-            // (A thread that is killed has reserves, or is told that there is nothing.)
+            // (A killed thread has reserves, or gets an error.)
             let _ = self.machine.resched_point();
             let freed = self.reclaim_once(node, demand, gfp);
             let found = self.take_from_zonelist(node, demand, gfp);
@@ -224,7 +224,7 @@ impl<M: Machine> PageAllocator<M> {
             if !give_up {
                 continue;
             }
-            // Nobody is killed for what only lies apart.
+            // Nobody is killed because of mere fragmentation.
             if let Some(pfn) = self.compact_and_take(node, demand, gfp, true) {
                 return Some(pfn);
             }
@@ -239,8 +239,8 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// One round: runs the shrinkers, takes pages of programs out of memory if that is not enough, drains all these
-    /// from per-CPU lists to the buddy, and releases the high-order atomic reserve. Returns the pages that were freed.
+    /// One round: runs the shrinkers, reclaims pages of programs if that is not enough, drains all these from per-CPU
+    /// lists to the buddy, and releases the high-order atomic reserve. Returns the number of pages freed.
     fn reclaim_once(&self, node: usize, demand: &Demand, gfp: Gfp) -> usize {
         self.machine.count(Event::AllocStall, 1);
         let target = RECLAIM_TARGET.max(2 << demand.order);

@@ -14,7 +14,7 @@ use crate::zone::{MAX_ZONES, Zone, ZoneKind};
 
 use super::PageAllocator;
 
-/// A zone that has memory, with its place.
+/// A zone that has memory, with its number.
 pub struct ZoneView<'a, M: Machine> {
     pages: &'a PageAllocator<M>,
     number: usize,
@@ -38,13 +38,14 @@ impl<M: Machine> ZoneView<'_, M> {
         ZoneKind::ALL[self.number % ZoneKind::COUNT]
     }
 
-    /// The numbers of the page blocks from its first to its last: some may be others', or hold no memory.
+    /// The numbers of the page blocks from its first to its last one: some may belong to other zones, or have no
+    /// memory.
     pub fn block_numbers(&self) -> Range<usize> {
         let (start, spanned) = self.span();
         start.0 >> PAGEBLOCK_ORDER..(start.0 + spanned).div_ceil(PAGEBLOCK_PAGES)
     }
 
-    /// The page block with this number, if it is the zone's.
+    /// The page block with this number, if it belongs to the zone.
     pub fn block(&self, number: usize) -> Option<&'static Pageblock> {
         let block = self.pages.topology().pageblocks.get(Pfn(number << PAGEBLOCK_ORDER))?;
         (usize::from(block.zone()) == self.number).then_some(block)
@@ -107,7 +108,7 @@ impl<M: Machine> PageAllocator<M> {
         self.zones().map(|zone| zone.free() + zone.per_cpu()).sum()
     }
 
-    /// Pages that the buddy was given, in all zones.
+    /// The number of pages that the buddy was given, in all zones.
     pub fn total_managed(&self) -> usize {
         self.zones().map(|zone| zone.managed()).sum()
     }

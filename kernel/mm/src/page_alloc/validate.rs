@@ -13,14 +13,14 @@ use super::PageAllocator;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Imbalance {
-    /// A zone's list has another number of blocks than there are heads that say they are on it.
+    /// A zone's list has another number of blocks than there are heads whose records name that list.
     Blocks { zone: usize, list: usize, order: usize, counted: u32, found: u32 },
     /// A zone's free count is not the sum of its blocks.
     Free { zone: usize, counted: usize, found: usize },
     /// A page block's free count is wrong.
     Pageblock { pfn: Pfn, counted: u32, found: u32 },
-    /// Per-CPU lists hold another number of pages than say they are cached. (Of all zones: they lend each other
-    /// blocks.)
+    /// Per-CPU lists hold another number of pages than there are records of cached pages. (For all zones together: they
+    /// lend each other blocks.)
     Cached { counted: usize, found: usize },
     /// A free block is not aligned to its size, or its buddy is free too.
     Unmerged { pfn: Pfn, order: u32 },
@@ -74,7 +74,8 @@ impl<M: Machine> PageAllocator<M> {
         Ok(found.cached)
     }
 
-    /// Adds up a page block. `covered` is how many frames at its beginning a larger free block already covers.
+    /// Adds up a page block. `covered` is the number of frames at its beginning that a larger free block already
+    /// covers.
     fn walk_pageblock(&self, start: Pfn, found: &mut Found, covered: &mut usize) -> Result<(), Imbalance> {
         let frames = self.frames();
         let mut free = (*covered).min(PAGEBLOCK_PAGES);

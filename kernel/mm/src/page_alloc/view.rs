@@ -1,4 +1,5 @@
-//! Frames for people: what the record of one and its page block say at a moment, and all those of a page block.
+//! Frames for display: the state of a frame's record and its page block at one moment, and of all frames of a page
+//! block.
 
 use crate::addr::Pfn;
 use crate::buddy::pageblock::NO_ZONE;
@@ -9,12 +10,12 @@ use crate::zone::ZoneKind;
 
 use super::PageAllocator;
 
-/// See the module. Only a caller that holds the frame knows that all of it is of the same moment.
+/// See the module. Only if the caller holds the frame are all fields from the same moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameView {
     /// The frame.
     pub pfn: Pfn,
-    /// The head of the block that it lies in; the frame itself if it lies in none.
+    /// The head of the block that contains it; the frame itself if there is none.
     pub head: Pfn,
     /// The node.
     pub node: usize,
@@ -22,17 +23,17 @@ pub struct FrameView {
     pub zone: ZoneKind,
     /// The type of the page block.
     pub migrate_type: MigrateType,
-    /// What the block is, and its order.
+    /// The state of the block, and its order.
     pub state: PageState,
     /// See [`FrameView::state`].
     pub order: u32,
-    /// The head's flags; none unless it is allocated.
+    /// The head's flags; empty unless the block is allocated.
     pub flags: PageFlags,
     /// References.
     pub refs: u32,
     /// Of these, pins.
     pub pins: u32,
-    /// Of a page of user memory, the control group that it is charged to, by number, and the page's number in its
+    /// For a page of user memory, the number of the control group that it is charged to, and the page's index in its
     /// owner.
     pub group: u16,
     /// See [`FrameView::group`].
@@ -40,7 +41,8 @@ pub struct FrameView {
 }
 
 impl FrameView {
-    /// An upper bound of the entries that map a page of user memory: its references, without pins and its object's.
+    /// An upper bound for the number of entries that map a page of user memory: its references, without pins and
+    /// without its object's.
     pub fn mappings(&self) -> u32 {
         let others = self.pins + u32::from(self.state == PageState::Object);
         if self.state.is_user() || self.state == PageState::Whole { self.refs.saturating_sub(others) } else { 0 }
@@ -48,13 +50,13 @@ impl FrameView {
 }
 
 impl<M: Machine> PageAllocator<M> {
-    /// What is known of a frame; `None` if there is no memory.
+    /// The state of a frame; `None` if there is no memory.
     pub fn frame_view(&self, pfn: Pfn) -> Option<FrameView> {
         let block = self.topology().pageblocks.get(pfn).filter(|block| block.zone() != NO_ZONE)?;
         let head = self.frames().head(pfn).unwrap_or(pfn);
         let page = self.frames().page(head);
         let state = page.state();
-        // (What the body of a kernel frame's record says is its holder's.)
+        // (The body of a kernel frame's record belongs to its holder.)
         let is_user = state.is_user() || state == PageState::Whole;
         Some(FrameView {
             pfn,
@@ -72,20 +74,20 @@ impl<M: Machine> PageAllocator<M> {
         })
     }
 
-    /// Looks at the frames of the page block with this number, a block of the buddy's (or a frame outside of all) at a
-    /// time. Returns whether there is memory. Others change blocks meanwhile: each frame is seen once, but what is said
-    /// of neighbours may be of different moments.
+    /// Visits the frames of the page block with this number, one block of the buddy's (or one frame outside of all
+    /// blocks) at a time. Returns whether there is memory. Others change blocks meanwhile: each frame is visited once,
+    /// but the states of neighbours may be from different moments.
     #[inline]
     pub fn look_at_block(&self, number: usize, mut each: impl FnMut(FrameRun)) -> bool {
         let Some(start) = self.block_start(number) else { return false };
         let frames = self.frames();
         let mut at = 0;
-        // A block of the buddy's may have begun before; further on, each begins where the last one has ended.
+        // The first block may begin before the page block; after that, each begins where the last one has ended.
         let mut head = frames.head(start).unwrap_or(start);
         while at < PAGEBLOCK_PAGES {
             let look = frames.page(head).look();
             let pfn = start.0 + at;
-            // (Of a frame that is absent it is 0. A head may have changed since it was found.)
+            // (For an absent frame it is 0. A head may have changed since it was found.)
             let end = (head.0 + (1 << look.order()) - start.0).clamp(at + 1, PAGEBLOCK_PAGES);
             each(FrameRun { at, len: end - at, is_first: head.0 == pfn, look });
             at = end;
@@ -94,22 +96,22 @@ impl<M: Machine> PageAllocator<M> {
         true
     }
 
-    /// How many frames of a page block there are of each state, by its number; `None` if there is no memory. As
-    /// [`PageAllocator::look_at_block`] would count them, with a few instructions for each.
+    /// How many frames of a page block are in each state, by its number; `None` if there is no memory. The result is
+    /// that of [`PageAllocator::look_at_block`], at the cost of a few instructions per frame.
     pub fn count_block(&self, number: usize) -> Option<[u16; PageState::NUMBERS]> {
         let start = self.block_start(number)?;
         let frames = self.frames();
         let mut counts = [0_u32; PageState::NUMBERS];
         let mut head = frames.head(start).unwrap_or(start);
         let end = start.0 + PAGEBLOCK_PAGES;
-        // What of the first block lies before, and of the last one behind, is no part of this.
+        // The parts of the first and the last block that are outside of the page block do not count.
         let mut surplus = start.0 - head.0;
         let mut state = 0;
         while head.0 < end {
             let look = frames.page(head).look();
             let len = 1_usize << look.order();
             state = look.number();
-            // (If the first one has ended meanwhile, at least one frame is counted.)
+            // (Even if the first block has ended meanwhile, at least one frame is counted.)
             let counted = if surplus == 0 { len } else { len.saturating_sub(surplus).max(1) };
             counts[state] += counted as u32;
             head.0 += surplus + counted;
@@ -126,14 +128,15 @@ impl<M: Machine> PageAllocator<M> {
     }
 }
 
-/// Frames of a page block, of one block of the buddy's, or one outside of all: see [`PageAllocator::look_at_block`].
+/// Frames of a page block that are in one block of the buddy's, or one frame outside of all: see
+/// [`PageAllocator::look_at_block`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameRun {
-    /// The first one's place in the page block.
+    /// The index of the first one in the page block.
     pub at: usize,
     /// How many.
     pub len: usize,
-    /// The block of frames begins here, not before the page block.
+    /// Whether the block of frames begins here, and not before the page block.
     pub is_first: bool,
     /// What the head says.
     pub look: Look,

@@ -128,7 +128,7 @@ pub struct VmSpace<M: Machine, K> {
 }
 
 impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
-    /// All of `range` is free. It is at least a page long; its bounds are multiples of the page size.
+    /// A space in which all of `range` is free. It is at least a page long; its bounds are multiples of the page size.
     pub const fn new(machine: M, mapper: K, range: Range<VirtAddr>) -> Self {
         let tree = AreaTree::new(range.start.get() + PAGE_SIZE..range.end.get());
         Self {
@@ -140,7 +140,8 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         }
     }
 
-    /// At least `size` bytes in frames that need not be neighbours, zero if `gfp` says so. May sleep if `gfp` lets it.
+    /// Allocates at least `size` bytes in frames that need not be contiguous, zeroed if `gfp` says so. May sleep if
+    /// `gfp` allows it.
     #[track_caller]
     pub fn vmalloc(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, VmError> {
         let pages = size.div_ceil(PAGE_SIZE);
@@ -227,7 +228,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         self.release(start, AreaKind::Vmap)
     }
 
-    /// Maps `size` bytes of physical addresses, at whatever offset into a page they start.
+    /// Maps `size` bytes of physical addresses, which may start at any offset in a page.
     #[track_caller]
     pub fn ioremap(&self, phys: PhysAddr, size: usize, attrs: KernelAttrs) -> Result<VirtAddr, VmError> {
         if size == 0 {
@@ -252,7 +253,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         self.release(address.page_floor(), AreaKind::Ioremap)
     }
 
-    /// The area that an address lies in, its guard page included.
+    /// The area that contains an address, its guard page included.
     pub fn area_of(&self, address: VirtAddr) -> Option<AreaInfo> {
         self.inner.lock().tree.find(address.get()).map(AreaInfo::of)
     }
@@ -262,7 +263,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         self.inner.lock().tree.first_ending_after(address.get()).map(AreaInfo::of)
     }
 
-    /// Areas, those that wait for a purge included.
+    /// The number of areas, including those that wait for a purge.
     pub fn areas(&self) -> usize {
         self.inner.lock().tree.len()
     }
@@ -277,7 +278,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         self.frames.load(Ordering::Relaxed)
     }
 
-    /// Addresses for an area of `pages` pages and its guard.
+    /// Reserves addresses for an area of `pages` pages and its guard.
     #[track_caller]
     pub(super) fn reserve(&self, pages: usize, kind: AreaKind, phys: Option<PhysAddr>) -> Result<VirtAddr, VmError> {
         let size = pages.checked_add(1).and_then(|all| all.checked_mul(PAGE_SIZE)).ok_or(VmError::Invalid)?;

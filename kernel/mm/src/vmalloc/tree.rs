@@ -114,7 +114,7 @@ impl<T> AreaTree<T> {
         Some(node)
     }
 
-    /// The area that `address` lies in.
+    /// The area that contains `address`.
     pub(super) fn find(&self, address: usize) -> Option<&Node<T>> {
         self.first_ending_after(address).filter(|node| node.start <= address)
     }
@@ -307,7 +307,7 @@ mod tests {
 
     const UNIT: usize = 16;
 
-    /// The lowest place by looking at every gap in turn.
+    /// The lowest place, found by examining every gap in turn.
     fn model_place(areas: &BTreeMap<usize, usize>, bounds: Range<usize>, size: usize, align: usize) -> Option<usize> {
         let need = size + align - UNIT;
         let ends = std::iter::once(bounds.start).chain(areas.values().copied());

@@ -1,5 +1,5 @@
-//! A request for a high order is served by emptying a range of its size, and taking that as a whole: nobody else gets
-//! it.
+//! Serves a request for a high order by emptying a range of its size and taking that as a whole, so that nobody else
+//! gets it.
 
 use core::ops::Range;
 
@@ -15,7 +15,7 @@ use super::choice::Source;
 use super::targets::AT_ONCE;
 use super::{Emptied, Run};
 
-/// Page blocks that are tried for a request, and for one that gives up early.
+/// The number of page blocks that are tried for a request, and for one that gives up early.
 const TRIES: usize = 8;
 const FEW_TRIES: usize = 2;
 
@@ -25,8 +25,8 @@ const FRAGMENTED: u64 = 500;
 
 impl<M: Machine> PageAllocator<M> {
     /// A block for a request that found none, made by moving pages. `None` if memory is short rather than fragmented,
-    /// or what is in the way stays. With `insists`, also if that has failed of late. The caller holds no lock, and may
-    /// sleep.
+    /// or if the pages in the way stay. With `insists`, it is also tried if it has failed recently. The caller holds no
+    /// lock, and may sleep.
     pub(in crate::page_alloc) fn compact_and_take(
         &self,
         node: usize,
@@ -68,7 +68,7 @@ impl<M: Machine> PageAllocator<M> {
         taken
     }
 
-    /// Whether the zone has memory enough for the demand, and it is in pieces that are too small.
+    /// Whether the zone has enough memory for the demand, but only in smaller blocks.
     fn is_worth_it(&self, zone: usize, demand: &Demand, insists: bool) -> bool {
         let with_room = Demand { order: demand.order + 1, ..*demand };
         if !self.zones[zone].is_above_watermark(&with_room) {
@@ -86,7 +86,7 @@ impl<M: Machine> PageAllocator<M> {
         insists || count != 0 && index() > FRAGMENTED
     }
 
-    /// First in blocks of the demand's own type, so that what cannot move stays together.
+    /// Blocks of the demand's own type are tried first, so that pages that cannot move stay together.
     fn capture(&self, zone: usize, demand: &Demand, tries: usize) -> Option<Pfn> {
         let own = demand.list.migrate_type();
         let is_other = |kind: MigrateType| kind.is_mobile() || kind == MigrateType::Cma && demand.cma;
@@ -107,7 +107,7 @@ impl<M: Machine> PageAllocator<M> {
                 return None;
             }
             let _turn = self.compaction[run.zone].turn().ok()?;
-            // (What is isolated with the range must not be needed.)
+            // (The free pages that are isolated with the range must not be needed.)
             let kept = AT_ONCE + (1 << demand.order);
             let most = self.spare(run.zone, PAGEBLOCK_PAGES + kept).saturating_sub(kept);
             let source = self.choose_source(run.zone, true, most, is_wanted)?;
@@ -132,7 +132,7 @@ impl<M: Machine> PageAllocator<M> {
         costs.min_by_key(|(used, _)| *used).map(|(_, range)| range)
     }
 
-    /// Makes single allocated frames one allocated block, whose page block changes its type if it would by stealing.
+    /// Merges single allocated frames into one allocated block, whose page block changes its type as when stealing.
     fn make_block(&self, zone: usize, range: &Range<Pfn>, demand: &Demand) -> Pfn {
         let frames = self.frames();
         let head = range.start;

@@ -1,6 +1,6 @@
 //! Which page block is emptied next, and which ones are filled: the emptiest and the fullest, by the free counts of the
-//! page blocks' entries; of equal ones the first, and the last. Each choice looks at all entries of the zone once or
-//! twice.
+//! page blocks' entries; among equal ones the first and the last, respectively. Each choice reads all entries of the
+//! zone once or twice.
 
 use crate::addr::Pfn;
 use crate::buddy::{MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Pageblock};
@@ -8,7 +8,7 @@ use crate::page_alloc::Machine;
 
 use super::super::PageAllocator;
 
-/// Entries that are looked at between two points at which others may run.
+/// The number of entries that are read between two points at which others may run.
 const POINT_EVERY: usize = 1024;
 
 /// A page block that is to be emptied.
@@ -21,8 +21,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Whether pages of this block may go to that one: it is fuller, or as full and further up. Only to blocks of
-    /// movable pages: in others they would take the place of what cannot move.
+    /// Whether pages of this block may move to that one: it is fuller, or as full and at a higher address. Only to
+    /// blocks of movable pages: in others they would take the place of pages that cannot move.
     fn may_fill(self, start: Pfn, block: &Pageblock) -> bool {
         let free = block.free();
         free != 0 && (free, self.start.0) < (self.free, start.0) && block.migrate_type() == MigrateType::Movable
@@ -40,7 +40,7 @@ impl<const N: usize> Best<N> {
         Self { found: [(0, Pfn(0)); N], len: 0 }
     }
 
-    /// Notes a block with so many free frames. Of equal ones the later is the better one.
+    /// Adds a block with this many free frames. Among equal ones the later one is better.
     fn note(&mut self, free: u32, start: Pfn) {
         let at = self.found[..self.len].partition_point(|(other, _)| *other < free);
         if at < N {
@@ -61,8 +61,8 @@ impl<const N: usize> Best<N> {
 
 impl<M: Machine> PageAllocator<M> {
     /// The page block with the fewest frames in use, of a type that is wanted and without a mark, if its pages fit into
-    /// fuller ones. (If they do not, no other block's do.) `for_part` says which mark; a block with more than `most`
-    /// free frames is none.
+    /// fuller ones. (If they do not, no other block's do.) `for_part` selects the mark; blocks with more than `most`
+    /// free frames are excluded.
     pub(super) fn choose_source(
         &self,
         zone: usize,
@@ -94,7 +94,7 @@ impl<M: Machine> PageAllocator<M> {
         (best.free != 0 && room >= needed).then_some(best)
     }
 
-    /// The page blocks with the fewest free frames to which the source's pages may go.
+    /// The page blocks with the fewest free frames to which the source's pages may move.
     pub(super) fn choose_targets<const N: usize>(&self, zone: usize, source: Source) -> Best<N> {
         let mut best = Best::new();
         self.for_each_block(zone, |start, block| {

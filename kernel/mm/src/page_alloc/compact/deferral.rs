@@ -1,15 +1,15 @@
-//! Which requests are not worth compaction, since it has failed of late: as Linux's `defer_compaction`.
+//! Which requests are not worth compaction, since it has failed recently: as in Linux's `defer_compaction`.
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// After failures in a row, at most two to this power requests are refused before the next one is tried.
+/// After failures in a row, at most two to this power requests are refused before one is tried again.
 const MOST: u32 = 6;
 
-/// What is remembered of a zone: hints.
+/// The history of a zone: hints.
 pub(super) struct Deferral {
-    /// Orders below this one are worth it.
+    /// Requests for orders below this are worth it.
     order: AtomicU32,
-    /// Failures in a row; after `n` of them, 2 to the power of `n - 1` requests are refused.
+    /// The number of failures in a row; after `n` of them, 2 to the power of `n - 1` requests are refused.
     failures: AtomicU32,
     refused: AtomicU32,
 }
@@ -19,7 +19,7 @@ impl Deferral {
         Self { order: AtomicU32::new(u32::MAX), failures: AtomicU32::new(0), refused: AtomicU32::new(0) }
     }
 
-    /// Whether a request is not worth it; it counts as refused.
+    /// Whether a request is not worth it; if so, it counts as refused.
     pub fn refuses(&self, order: u32) -> bool {
         let failures = self.failures.load(Relaxed);
         if failures == 0 || order < self.order.load(Relaxed) {
@@ -28,7 +28,7 @@ impl Deferral {
         self.refused.fetch_add(1, Relaxed) < 1 << (failures - 1)
     }
 
-    /// Compaction had nothing for this order.
+    /// Notes that compaction has failed for this order.
     pub fn failed(&self, order: u32) {
         self.refused.store(0, Relaxed);
         self.order.fetch_min(order, Relaxed);

@@ -1,10 +1,11 @@
-//! Compaction: free memory is made whole by moving pages in use, from the emptiest page blocks to the fullest ones. The
-//! design is docs/compaction.md.
+//! Compaction: makes large free blocks by moving pages in use from the emptiest page blocks to the fullest ones.
+//! docs/compaction.md describes the design.
 //!
-//! A block is emptied as a contiguous range is allocated ([`super::range`]): isolated, moved out of, taken as a whole.
-//! [`choice`] says which block, [`targets`] where its pages go. [`capture`] serves a request for a high order by it.
+//! A block is emptied in the same way as a contiguous range is allocated ([`super::range`]): it is isolated, its pages
+//! are moved out, and it is taken as a whole. [`choice`] selects the block, [`targets`] the destinations of its pages.
+//! [`capture`] uses this to serve a request for a high order.
 //!
-//! One thread at a time empties a block of a zone (`Rank::Compaction`, a sleeping lock, given up between blocks). No
+//! One thread at a time empties a block of a zone (`Rank::Compaction`, a sleeping lock, released between blocks). No
 //! other lock is held between two steps.
 
 mod capture;
@@ -34,13 +35,13 @@ use choice::Source;
 use deferral::Deferral;
 use targets::Targets;
 
-/// How often a page is tried that somebody holds: holders without a pin are quick.
+/// How often the move of a page with other holders is tried: holders without a pin are quick.
 const TRIES: usize = 10;
 
-/// A mover of pages that are in use: what lies above the page allocator.
+/// A mover of pages that are in use, implemented above the page allocator.
 pub trait MovePages: Sync {
-    /// Moves the page of user memory at `from` to the frame `to`, which the caller has allocated. On `false` the page
-    /// stays, and the caller has its frame. No lock is held, and the call may sleep.
+    /// Moves the page of user memory at `from` to the frame `to`, which the caller has allocated. If this returns
+    /// `false`, the page stays, and the caller still owns its frame. No lock is held, and the call may sleep.
     fn move_page(&self, from: Pfn, to: Pfn) -> bool;
 }
 
@@ -49,13 +50,13 @@ pub trait MovePages: Sync {
 pub struct Compacted {
     /// Page blocks that were emptied.
     pub blocks: usize,
-    /// Page blocks in which a page stayed.
+    /// Page blocks in which a page could not be moved.
     pub kept: usize,
 }
 
-/// What is known of a zone.
+/// The state of a zone.
 pub(super) struct OfZone<M: Machine> {
-    /// The number of the search: blocks that are marked with it are no sources. A hint.
+    /// The number of the search: blocks marked with it are not used as sources. A hint.
     search: AtomicU8,
     deferral: Deferral,
     machine: M,
@@ -76,21 +77,21 @@ impl<M: Machine> OfZone<M> {
         self.search.load(Relaxed)
     }
 
-    /// All blocks may be sources again. (A mark that is 255 searches old hides its block for one. No block is marked
-    /// with 0.)
+    /// Starts a new search, in which all blocks may be sources again. (A mark that is 255 searches old hides its block
+    /// for one search. No block is marked with 0.)
     fn begin_search(&self) {
         let now = self.search();
         self.search.store(if now == u8::MAX { 1 } else { now + 1 }, Relaxed);
     }
 }
 
-/// How the attempt to empty a range has ended.
+/// The result of an attempt to empty a range.
 enum Emptied {
-    /// The range is allocated, a frame at a time.
+    /// The range is allocated, one frame at a time.
     Taken,
     /// Something stays there.
     Stays,
-    /// Somebody else collects pages there, or its type has changed.
+    /// Another thread collects pages there, or the block's type has changed.
     Elsewhere,
     /// There is no frame to move to, or the thread was killed.
     End,
@@ -102,7 +103,7 @@ struct Run<'a, M: Machine> {
     zone: usize,
     mover: &'static dyn MovePages,
     targets: RefCell<Targets<'a, M>>,
-    /// No frame is left, or the thread was killed.
+    /// Whether no frame is left, or the thread was killed.
     is_at_end: Cell<bool>,
 }
 
@@ -113,13 +114,13 @@ impl<M: Machine> MigrateRange for Run<'_, M> {
 }
 
 impl<'a, M: Machine> Run<'a, M> {
-    /// `None` if nobody can move pages.
+    /// `None` if there is no mover.
     fn new(pages: &'a PageAllocator<M>, zone: usize) -> Option<Self> {
         let targets = RefCell::new(Targets::new(pages, zone));
         Some(Self { pages, zone, mover: pages.pressure.mover()?, targets, is_at_end: Cell::new(false) })
     }
 
-    /// Whether the frame holds no page in use, now or after this has moved it.
+    /// Whether the frame holds no page in use, possibly because this has moved the page.
     fn clears(&self, pfn: Pfn) -> bool {
         let machine = self.pages.machine;
         let page = self.pages.frames().page(pfn);
@@ -127,7 +128,7 @@ impl<'a, M: Machine> Run<'a, M> {
             match page.state() {
                 PageState::Absent | PageState::Free | PageState::Cached => return true,
                 PageState::Slab | PageState::Table | PageState::Whole => return false,
-                // A new page on its way to its table.
+                // A new page that is about to be entered into its table.
                 PageState::Kernel => {}
                 PageState::Anon | PageState::Object if page.is_pinned() => return false,
                 PageState::Anon | PageState::Object => {
@@ -150,13 +151,13 @@ impl<'a, M: Machine> Run<'a, M> {
         false
     }
 
-    /// Allocates a range of the source's page block, a frame at a time, after its pages in use have moved. The turn is
+    /// Allocates a range of the source's page block, one frame at a time, after moving its pages in use. The turn is
     /// held.
     fn empty(&self, source: Source, range: &Range<Pfn>, is_wanted: &dyn Fn(MigrateType) -> bool) -> Emptied {
         let pages = self.pages;
         let Some(used) = pages.pages_to_move(range) else { return Emptied::Stays };
-        // Isolated frames cannot be allocated: without them, and those that pages move to, the zone has to have its
-        // reserve.
+        // Isolated frames cannot be allocated: without them, and without the frames that pages move to, the zone must
+        // keep its reserve.
         let needed = source.free as usize + used + targets::AT_ONCE;
         if pages.spare(self.zone, needed) < needed {
             return Emptied::End;
@@ -173,7 +174,7 @@ impl<'a, M: Machine> Run<'a, M> {
 }
 
 impl<M: Machine> PageAllocator<M> {
-    /// Registers what moves pages; the last one counts. Without one there is no compaction.
+    /// Registers the mover of pages; the last one registered is used. Without one there is no compaction.
     pub fn set_mover(&self, mover: &'static dyn MovePages) {
         self.pressure.set_mover(mover);
     }
@@ -182,8 +183,8 @@ impl<M: Machine> PageAllocator<M> {
         self.pressure.mover().is_some()
     }
 
-    /// Compacts all zones as far as it goes, also out of blocks in which a page has stayed before. The caller holds no
-    /// lock, and may sleep; it ends early if the thread is killed.
+    /// Compacts all zones as far as possible, including blocks in which a page could not be moved before. The caller
+    /// holds no lock, and may sleep; it ends early if the thread is killed.
     pub fn compact(&self) -> Compacted {
         let mut done = Compacted::default();
         self.drain_all();
@@ -194,8 +195,8 @@ impl<M: Machine> PageAllocator<M> {
         done
     }
 
-    /// Compacts zones of a node until one has a block for the demand, or as far as it goes; for kswapd, which leaves
-    /// when it is needed otherwise.
+    /// Compacts zones of a node until one has a block for the demand, or as far as possible; for kswapd, which stops
+    /// when it has other work.
     pub(super) fn compact_for(&self, node: usize, demand: &Demand) {
         for zone in self.zones_of(node, demand.highest) {
             let of_zone = &self.compaction[zone];
@@ -228,7 +229,7 @@ impl<M: Machine> PageAllocator<M> {
             let Some(source) = self.choose_source(zone, false, PAGEBLOCK_PAGES, &is_wanted) else { return };
             let range = source.start..Pfn(source.start.0 + PAGEBLOCK_PAGES);
             let emptied = run.empty(source, &range, &is_wanted);
-            // Whatever became of it: others may be filling it again.
+            // Whatever the result: others may be filling it again.
             self.mark(zone, source, false);
             match emptied {
                 Emptied::Taken => {
@@ -243,20 +244,20 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// The block is no source any more in this search.
+    /// Excludes the block as a source in this search.
     fn mark(&self, zone: usize, source: Source, for_part: bool) {
         self.topology().pageblocks.of(source.start).set_mark(for_part, self.compaction[zone].search());
     }
 
-    /// How many pages the zone has beside its reserve, at most `most`.
+    /// How many pages the zone has above its reserve, at most `most`.
     fn spare(&self, zone: usize, most: usize) -> usize {
         let list = Gfp::HIGHUSER_MOVABLE.list();
         let demand = Demand { order: 0, list, highest: zone % ZoneKind::COUNT, depth: Depth::Min, cma: true };
         self.zones[zone].room(&demand, most)
     }
 
-    /// How many pages in use a range has, if none of them stays as far as can be seen without a lock. A record that
-    /// changes meanwhile may make it look as if one did.
+    /// How many pages in use a range has, or `None` if one of them cannot be moved, as far as can be seen without a
+    /// lock. A record that changes meanwhile may look as if its page could not.
     fn pages_to_move(&self, range: &Range<Pfn>) -> Option<usize> {
         self.machine.count(Event::CompactScanned, range.end.0 - range.start.0);
         let (mut at, mut used) = (range.start.0, 0);

@@ -1,5 +1,5 @@
-//! Frames that pages move to: taken off the buddy's lists from one page block after the other, some at a time. They
-//! belong to the compaction; those that are left go back to the buddy.
+//! Frames that pages move to: taken off the buddy's lists in batches, from one page block after the other. They belong
+//! to the compaction; unused ones go back to the buddy.
 
 use crate::addr::Pfn;
 use crate::buddy::{MigrateType, PAGEBLOCK_PAGES};
@@ -9,10 +9,10 @@ use crate::page_alloc::Machine;
 use super::super::{PageAllocator, PageList};
 use super::choice::{Best, Source};
 
-/// Frames that are taken under one hold of the zone's lock.
+/// The number of frames that are taken under one hold of the zone's lock.
 pub(super) const AT_ONCE: usize = 32;
 
-/// Page blocks that are chosen at a time.
+/// The number of page blocks that are chosen at a time.
 const BLOCKS: usize = 16;
 
 /// See the module.
@@ -22,7 +22,7 @@ pub(super) struct Targets<'a, M: Machine> {
     source: Option<Source>,
     /// The next page blocks.
     blocks: Best<BLOCKS>,
-    /// Where the search for free frames goes on within a block; at its end, the next one begins.
+    /// Where the search for free frames continues within a block; at its end, the next block begins.
     at: Pfn,
     frames: PageList,
 }
@@ -32,12 +32,12 @@ impl<'a, M: Machine> Targets<'a, M> {
         Self { pages, zone, source: None, blocks: Best::new(), at: Pfn(0), frames: PageList::new() }
     }
 
-    /// The frames are for pages of this block.
+    /// Selects targets for pages of this block.
     pub fn aim(&mut self, source: Source) {
         self.source = Some(source);
     }
 
-    /// A frame, which the caller owns.
+    /// Takes a frame, which the caller then owns.
     pub fn take(&mut self) -> Option<Pfn> {
         if self.frames.is_empty() {
             self.refill();
@@ -47,13 +47,13 @@ impl<'a, M: Machine> Targets<'a, M> {
 
     /// Takes back a frame that was not used.
     pub fn give_back(&mut self, frame: Pfn) {
-        // SAFETY: the caller owns it, as `take` has given it.
+        // SAFETY: the caller owns it, since `take` returned it.
         unsafe { self.frames.push(self.pages.machine, frame) };
     }
 
     fn refill(&mut self) {
         let Some(source) = self.source else { return };
-        // (Those that were chosen may be full by now.)
+        // (The chosen blocks may be full by now.)
         let mut is_fresh = false;
         while self.frames.is_empty() {
             let room = self.pages.spare(self.zone, AT_ONCE);
@@ -75,7 +75,7 @@ impl<'a, M: Machine> Targets<'a, M> {
         }
     }
 
-    /// Takes free frames of the block at `at`, from there on.
+    /// Takes free frames of the block at `at`, starting there.
     fn take_from_block(&mut self, source: Source, most: usize) {
         let (pages, frames) = (self.pages, self.pages.frames());
         let start = Pfn(self.at.0 & !(PAGEBLOCK_PAGES - 1));
@@ -83,7 +83,7 @@ impl<'a, M: Machine> Targets<'a, M> {
         let (at, list) = (self.at, &mut self.frames);
         let before = list.len();
         self.at = pages.zones[self.zone].with_area(|area| {
-            // Somebody may collect it by now, or all of it became free.
+            // Another thread may collect it by now, or all of it has become free.
             let block = frames.pageblocks.of(start);
             let is_whole = block.free() as usize == PAGEBLOCK_PAGES;
             if is_whole || start == source.start || block.migrate_type() != MigrateType::Movable {
@@ -105,7 +105,7 @@ impl<'a, M: Machine> Targets<'a, M> {
 impl<M: Machine> Drop for Targets<'_, M> {
     fn drop(&mut self) {
         while let Some(pfn) = self.frames.pop(self.pages.machine) {
-            // SAFETY: it is allocated at order 0, and the list was its owner.
+            // SAFETY: it is allocated at order 0, and was owned by the list.
             unsafe { self.pages.free_range(pfn..Pfn(pfn.0 + 1)) };
         }
     }
