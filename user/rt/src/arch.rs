@@ -19,16 +19,16 @@ global_asm!(
     start = sym crate::start::start,
 );
 
-/// A system call: the number in x8, arguments in x0 to x5, the answer in x0, all else unchanged.
+/// A system call: the number in x8, arguments in x0 to x5, the result in x0; all other registers are unchanged.
 ///
 /// # Safety
-/// The call affects memory, descriptors and this process as its number and arguments say; the caller is responsible for
-/// both.
+/// The call affects memory, descriptors and this process as its number and arguments determine; the caller is
+/// responsible for both.
 #[inline(always)]
 pub unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
     let ret;
-    // SAFETY: the kernel changes no register but x0; memory effects are the caller's to answer for, and the
-    // block is not marked free of them.
+    // SAFETY: the kernel changes no register except x0; the caller is responsible for effects on memory, and the block
+    // is not marked as free of them.
     unsafe {
         asm!(
             "svc #0",
@@ -48,8 +48,8 @@ pub unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
 macro_rules! exchange {
     ($number:expr, $registers:expr $(, $($more:tt)*)?) => {
         let [x0, x1, x2, x3, x4, x5, x6, x7, x9, x10] = $registers;
-        // SAFETY: these calls read the descriptor at most, and write to no memory but to windows, which are the
-        // caller's to give. The kernel may change x8 too.
+        // SAFETY: these calls read the descriptor at most, and write to no memory except windows, which the caller
+        // provides for that. The kernel may change x8 too.
         unsafe {
             asm!(
                 "svc #0",
@@ -71,15 +71,15 @@ macro_rules! exchange {
     };
 }
 
-/// A call of the message convention: the number in x8, a message in x0 to x7, a deadline in x9, options in x10; what
-/// came is in the same registers.
+/// A call of the message convention: the number in x8, a message in x0 to x7, a deadline in x9, options in x10; the
+/// result is in the same registers.
 #[inline(always)]
 pub fn message(number: usize, registers: &mut [u64; 10]) -> isize {
     exchange!(number, registers);
     registers[0] as isize
 }
 
-/// As [`message`], with a descriptor of what the message carries.
+/// As [`message`], with a descriptor of the message's attachments.
 #[inline(always)]
 pub fn message_with(number: usize, registers: &mut [u64; 10], attachments: *const Attachments) -> isize {
     exchange!(number, registers, in("x11") attachments,);

@@ -1,4 +1,4 @@
-//! Devices to drive: their registers, interrupts and memory. `docs/devices.md` says what each call does.
+//! Devices to drive: their registers, interrupts and memory. `docs/devices.md` describes each call.
 
 use core::ffi::CStr;
 use core::ptr::NonNull;
@@ -15,8 +15,8 @@ use crate::{handles, sys};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device(pub u32);
 
-/// Takes the device with this number of those that are called `name`: a path in the device tree, or what they are
-/// compatible with. It needs the right to take devices. ENOENT behind the last, EBUSY for one that somebody drives.
+/// Takes the device with this number among those with the name `name`: a path in the device tree, or a `compatible`
+/// string. Requires the right to take devices. ENOENT after the last one, EBUSY if another process drives it.
 pub fn take(name: &CStr, number: usize) -> Result<Device, Errno> {
     // SAFETY: the kernel reads a terminated string.
     unsafe { sys::call(nr::QUIRE_DEVICE, [handles::control() as usize, name.as_ptr() as usize, number]) }
@@ -29,7 +29,7 @@ pub fn granted() -> impl Iterator<Item = Device> {
 }
 
 impl Device {
-    /// What its driver needs to know.
+    /// The record that its driver needs.
     pub fn info(self) -> Result<DeviceInfo, Errno> {
         let mut info = DeviceInfo::default();
         // SAFETY: the kernel writes one record.
@@ -39,14 +39,14 @@ impl Device {
         Ok(info)
     }
 
-    /// Reads a property of its node; returns how long it is, which may be more than there is room.
+    /// Reads a property of its node; returns the property's length, which may exceed the buffer's.
     pub fn property(self, name: &CStr, room: &mut [u8]) -> Result<usize, Errno> {
         let to = room.as_mut_ptr() as usize;
         // SAFETY: the kernel reads a terminated string, and writes only within the room.
         unsafe { sys::call(nr::QUIRE_DEVICE_PROPERTY, [self.0 as usize, name.as_ptr() as usize, to, room.len()]) }
     }
 
-    /// Reads a register of 1, 2 or 4 bytes of a range. EINVAL for none, EIO if it does not answer.
+    /// Reads a register of 1, 2 or 4 bytes of a range. EINVAL if there is none, EIO if it does not answer.
     #[inline]
     pub fn read(self, range: usize, offset: usize, bytes: usize) -> Result<u32, Errno> {
         sys::plain!(nr::QUIRE_DEVICE_READ, self.0, range, offset, bytes).map(|value| value as u32)
@@ -58,7 +58,7 @@ impl Device {
         sys::plain!(nr::QUIRE_DEVICE_WRITE, self.0, range, offset, bytes, value).map(drop)
     }
 
-    /// Fills a buffer of whole words from one register. EIO if not all of it came.
+    /// Fills a buffer of whole words from one register. EIO if it was not filled completely.
     pub fn read_words(self, range: usize, offset: usize, to: &mut [u8]) -> Result<(), Errno> {
         let (at, len) = (to.as_mut_ptr() as usize, to.len());
         // SAFETY: the kernel writes only within the buffer.
@@ -66,7 +66,7 @@ impl Device {
         if done == len { Ok(()) } else { Err(Errno::EIO) }
     }
 
-    /// Writes a buffer of whole words to one register. EIO if not all of it went.
+    /// Writes a buffer of whole words to one register. EIO if not everything was written.
     pub fn write_words(self, range: usize, offset: usize, from: &[u8]) -> Result<(), Errno> {
         let (at, len) = (from.as_ptr() as usize, from.len());
         // SAFETY: the kernel reads only within the buffer.
@@ -74,13 +74,13 @@ impl Device {
         if done == len { Ok(()) } else { Err(Errno::EIO) }
     }
 
-    /// From now on one of its interrupts, the first is 0, sets the events of a signaller, each time after it was
-    /// unmasked once.
+    /// From now on one of its interrupts, of which 0 is the first, sets the events of a signaller, once each time after
+    /// it was unmasked.
     pub fn interrupt(self, index: usize, signaller: Signaller) -> Result<Interrupt, Errno> {
         sys::plain!(nr::QUIRE_INTERRUPT, self.0, index, signaller.0).map(|handle| Interrupt(handle as u32))
     }
 
-    /// Memory that the device reaches, consecutive, filled with zeros, and mapped here.
+    /// Allocates memory for the device's DMA: contiguous, filled with zeros, and mapped here.
     pub fn memory(self, bytes: usize) -> Result<Dma, Errno> {
         let mut bus = 0u64;
         // SAFETY: the kernel writes one word.
@@ -90,12 +90,12 @@ impl Device {
         Ok(Dma { handle, bus, start, len: bytes })
     }
 
-    /// Says that the device writes to no memory that it was given by handles that are gone: after a reset.
+    /// Declares, after a reset, that the device no longer writes to memory whose handles are gone.
     pub fn quiet(self) -> Result<(), Errno> {
         sys::plain!(nr::QUIRE_DEVICE_QUIET, self.0).map(drop)
     }
 
-    /// Passes it on to the program that this process executes next.
+    /// Grants it to the program that this process executes next.
     pub fn grant(self) -> Result<(), Errno> {
         sys::plain!(nr::QUIRE_GRANT, self.0, rights::CONTROL).map(drop)
     }
@@ -111,14 +111,14 @@ impl Device {
 pub struct Interrupt(pub u32);
 
 impl Interrupt {
-    /// It may come again: the device does not ask any more.
+    /// Unmasks the interrupt: the device does not assert it any more.
     #[inline]
     pub fn unmask(self) -> Result<(), Errno> {
         sys::plain!(nr::QUIRE_UNMASK, self.0).map(drop)
     }
 }
 
-/// Memory that a device reaches. It stays mapped for as long as the process lives.
+/// Memory for a device's DMA. It stays mapped for as long as the process lives.
 #[derive(Debug)]
 pub struct Dma {
     handle: u32,
@@ -148,14 +148,14 @@ impl Dma {
         self.len == 0
     }
 
-    /// Closes the handle. The memory stays the device's until its driver [says](Device::quiet) that it writes nowhere
-    /// any more, and mapped for as long as it is not unmapped.
+    /// Closes the handle. The memory stays reserved for the device until its driver [declares](Device::quiet) that the
+    /// device no longer writes anywhere, and stays mapped until it is unmapped.
     pub fn close(self) -> Result<(), Errno> {
         crate::ipc::close(self.handle)
     }
 
-    /// Makes a part the same for this process and the device: before the device reads what was written here, and before
-    /// what it wrote is read here. A device that is coherent needs no such thing.
+    /// Makes a part consistent between this process and the device: before the device reads what was written here, and
+    /// before what the device has written is read here. Not needed for a coherent device.
     pub fn sync(&self, offset: usize, len: usize) -> Result<(), Errno> {
         sys::plain!(nr::QUIRE_DMA_SYNC, self.handle, offset, len).map(drop)
     }

@@ -1,4 +1,4 @@
-//! Files: the boot archive, and what else has a path.
+//! Files: those of the boot archive, and everything else with a path.
 
 use alloc::vec::Vec;
 use core::ffi::CStr;
@@ -10,12 +10,12 @@ use quire_abi::{Errno, nr};
 use crate::ipc::Sender;
 use crate::{handles, io, sys};
 
-/// Opens a path; the descriptor is the caller's to close.
+/// Opens a path; the caller must close the descriptor.
 pub fn open(path: &CStr, flags: Open) -> Result<i32, Errno> {
     openat(at::FDCWD, path, flags, 0o666)
 }
 
-/// Opens a path relative to a directory; `mode` is for a file that this makes.
+/// Opens a path relative to a directory; `mode` is for a file that this call creates.
 pub fn openat(dir: i32, path: &CStr, flags: Open, mode: u32) -> Result<i32, Errno> {
     // SAFETY: the kernel reads a terminated string.
     unsafe { sys::call(nr::OPENAT, [dir as usize, path.as_ptr() as usize, flags.bits() as usize, mode as usize]) }
@@ -59,7 +59,7 @@ impl Drop for File {
     }
 }
 
-/// What is known about an open file.
+/// The record of an open file.
 pub fn fstat(fd: i32) -> Result<Stat, Errno> {
     let mut stat = Stat::default();
     // SAFETY: the kernel writes one record.
@@ -67,7 +67,7 @@ pub fn fstat(fd: i32) -> Result<Stat, Errno> {
     Ok(stat)
 }
 
-/// What is known about a path; `flags` are [`at::SYMLINK_NOFOLLOW`] and [`at::EMPTY_PATH`].
+/// The record of the file at a path; `flags` are [`at::SYMLINK_NOFOLLOW`] and [`at::EMPTY_PATH`].
 pub fn stat(path: &CStr, flags: u32) -> Result<Stat, Errno> {
     let mut stat = Stat::default();
     // SAFETY: the kernel reads a terminated string and writes one record.
@@ -77,13 +77,13 @@ pub fn stat(path: &CStr, flags: u32) -> Result<Stat, Errno> {
     Ok(stat)
 }
 
-/// Mounts the file system of a server, which is called by this sender, over a directory; `kind` has 15 bytes at most.
-/// Needs the right to mount.
+/// Mounts the file system of a server, to which this sender leads, over a directory; `kind` has 15 bytes at most.
+/// Requires the right to mount.
 pub fn mount(path: &CStr, server: Sender, kind: &CStr) -> Result<(), Errno> {
     mount_of(path, server, kind, None, false)
 }
 
-/// The same, of what lies on something with a name, and where perhaps nobody may write.
+/// The same, with the name of the source, and optionally read-only.
 pub fn mount_of(
     path: &CStr,
     server: Sender,
@@ -99,24 +99,24 @@ pub fn mount_of(
     unsafe { sys::call(nr::QUIRE_MOUNT, [control, path, server, kind, source, usize::from(is_read_only)]) }.map(drop)
 }
 
-/// Moves the file position: from the start (0), here (1) or the end (2).
+/// Moves the file position: relative to the start (0), the present position (1) or the end (2).
 pub fn lseek(fd: i32, offset: i64, whence: u32) -> Result<u64, Errno> {
     sys::plain!(nr::LSEEK, fd, offset, whence).map(|at| at as u64)
 }
 
-/// Reads at a place without moving the file position.
+/// Reads at a position without moving the file position.
 pub fn pread(fd: i32, buffer: &mut [u8], offset: i64) -> Result<usize, Errno> {
     // SAFETY: the kernel writes only within the buffer.
     unsafe { sys::call(nr::PREAD64, [fd as usize, buffer.as_mut_ptr() as usize, buffer.len(), offset as usize]) }
 }
 
-/// Writes at a place; the position stays.
+/// Writes at a position without moving the file position.
 pub fn pwrite(fd: i32, bytes: &[u8], offset: i64) -> Result<usize, Errno> {
     // SAFETY: the call reads the slice alone.
     unsafe { sys::call(nr::PWRITE64, [fd as usize, bytes.as_ptr() as usize, bytes.len(), offset as usize]) }
 }
 
-/// What was written to a file is kept from now on, whatever happens to the machine.
+/// Makes what was written to a file permanent, whatever happens to the machine.
 pub fn fsync(fd: i32) -> Result<(), Errno> {
     sys::plain!(nr::FSYNC, fd).map(drop)
 }
@@ -164,7 +164,7 @@ pub struct Entry {
     pub name: Vec<u8>,
 }
 
-/// All entries of an open directory, `.` and `..` among them, as the kernel gives them.
+/// All entries of an open directory, including `.` and `..`, in the order of the kernel.
 pub fn read_dir_fd(fd: i32) -> Result<Vec<Entry>, Errno> {
     let mut entries = Vec::new();
     let mut buffer = [0u64; 256];
@@ -181,7 +181,7 @@ pub fn read_dir_fd(fd: i32) -> Result<Vec<Entry>, Errno> {
     }
 }
 
-/// Splits what one `getdents64` gave; `None` if it is not made of whole records.
+/// Splits the result of one `getdents64`; `None` if it does not consist of whole records.
 fn parse_entries(mut bytes: &[u8], entries: &mut Vec<Entry>) -> Option<()> {
     while !bytes.is_empty() {
         let ino = u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?);
@@ -194,7 +194,7 @@ fn parse_entries(mut bytes: &[u8], entries: &mut Vec<Entry>) -> Option<()> {
     Some(())
 }
 
-/// The entries of a directory by name, `.` and `..` left out.
+/// The entries of a directory by name, without `.` and `..`.
 pub fn read_dir(path: &CStr) -> Result<Vec<Entry>, Errno> {
     let dir = File::open(path, Open::DIRECTORY)?;
     let mut entries = read_dir_fd(dir.fd())?;

@@ -1,8 +1,8 @@
-//! Handles: the rights that the program was given besides files, and those that it passes on.
+//! Handles: the rights that the program was given in addition to files, and those that it passes on.
 //!
-//! A program finds the handles that its starter granted in its auxiliary vector. They pass to a child or to the next
-//! program only if this program grants them in turn, with the rights that it names. For the programs of the archive,
-//! the text file [`GRANTS`] says which.
+//! A program finds the handles that its starter granted in its auxiliary vector. They are passed to a child or to the
+//! next program only if this program grants them in turn, with the rights that it names. For the programs of the
+//! archive, the text file [`GRANTS`] lists them.
 
 use core::ffi::CStr;
 
@@ -13,7 +13,7 @@ use quire_abi::{Errno, nr};
 use crate::start::auxv;
 use crate::{fs, sys};
 
-/// The file that says which program gets which rights of machine control.
+/// The file that lists the rights of machine control of each program.
 pub const GRANTS: &CStr = c"/etc/grants";
 
 /// The handles that the program was started with.
@@ -31,12 +31,12 @@ fn machine() -> Option<&'static HandleInfo> {
     all().iter().find(|handle| handle.kind == HandleInfo::MACHINE)
 }
 
-/// The number of the program's handle of machine control; 0, which is no handle, if it has none.
+/// The number of the program's handle of machine control; 0, which is not a valid handle, if it has none.
 pub fn control() -> u32 {
     machine().map_or(0, |handle| handle.number)
 }
 
-/// Grants machine control to children and the next program: those of `rights` that this program has.
+/// Grants machine control to children and the next program, with those of `rights` that this program has.
 pub fn grant(rights: Control) -> Result<(), Errno> {
     match machine() {
         Some(handle) => sys::plain!(nr::QUIRE_GRANT, handle.number, handle.rights & rights.bits()).map(drop),

@@ -25,7 +25,8 @@ pub fn info() -> Mallinfo {
     HEAP.info()
 }
 
-/// Walks the heap and checks every chunk against the allocator's records: the sums, or what is wrong.
+/// Walks the heap and checks every chunk against the allocator's records: returns the sums, or a description of the
+/// error.
 pub fn validate() -> Result<Totals, &'static str> {
     HEAP.validate()
 }
@@ -59,8 +60,8 @@ fn pointer(addr: usize) -> Option<NonNull<u8>> {
     NonNull::new(addr as *mut u8)
 }
 
-// SAFETY: the kernel answers fresh zero-filled memory that nobody else has; each thread has a control block of its
-// own, which starts as zeroes and lives as long as its stack.
+// SAFETY: the kernel returns fresh zero-filled memory that nobody else has; each thread has its own control block,
+// which starts as zeros and lives as long as its stack.
 unsafe impl System for Quire {
     fn grow_break(&self, bytes: usize) -> Option<NonNull<u8>> {
         // SAFETY: the segment only grows.

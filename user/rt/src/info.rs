@@ -17,7 +17,7 @@ use crate::sys;
 
 /// A record that `QUIRE_INFO` gives.
 pub trait Record: Pod + Default {
-    /// Its kind, a number of [`kind`].
+    /// Its kind, one of [`kind`].
     const KIND: usize;
 }
 
@@ -94,8 +94,8 @@ pub fn process(pid: u32) -> Option<ProcessInfo> {
     process_from(pid).ok().filter(|process| process.pid == pid)
 }
 
-/// The processes with this number or a higher one, by number. One that starts or ends meanwhile may be among them or
-/// not.
+/// The processes with this number or a higher one, by number. Processes that start or end meanwhile may or may not be
+/// included.
 pub fn processes(from: u32) -> impl Iterator<Item = ProcessInfo> {
     let mut from = from;
     core::iter::from_fn(move || {
@@ -120,13 +120,13 @@ pub fn vmalloc_areas() -> impl Iterator<Item = VmallocInfo> {
     })
 }
 
-/// The areas of a process, by address; 0 is the caller. Each is counted from its first page to its last, however many
-/// answers of the kernel that takes.
+/// The areas of a process, by address; 0 is the caller. Each is counted from its first page to its last, even if that
+/// takes several calls.
 pub fn areas(pid: u32) -> impl Iterator<Item = Result<AreaInfo, Errno>> {
     areas_from(pid, 0)
 }
 
-/// The same of those that end above an address.
+/// The same for the areas that end above an address.
 pub fn areas_from(pid: u32, from: usize) -> impl Iterator<Item = Result<AreaInfo, Errno>> {
     let mut from = from;
     core::iter::from_fn(move || {
@@ -143,35 +143,36 @@ pub fn areas_from(pid: u32, from: usize) -> impl Iterator<Item = Result<AreaInfo
                 }
             }
         }
-        // Past an error there is nothing.
+        // After an error the iteration ends.
         from = area.map_or(usize::MAX, |area| area.end as usize);
         Some(area)
     })
 }
 
-/// A part of the first area of a process that ends behind an address; ENOENT if there is none. Others' processes may
-/// take machine control.
+/// A part of the first area of a process that ends after an address; ENOENT if there is none. Other users' processes
+/// may require machine control.
 pub fn area(pid: u32, from: usize) -> Result<AreaInfo, Errno> {
     with_control(pid, kind::AREA, from)
 }
 
-/// Page blocks of the zone whose [`info::ZoneInfo`] is record number `zone`, from the number `from` on; ENOENT past the
-/// last one.
+/// Page blocks of the zone whose [`info::ZoneInfo`] is record number `zone`, from the number `from` on; ENOENT after
+/// the last one.
 pub fn page_blocks(zone: u32, from: usize) -> Result<PageBlocks, Errno> {
     record_of(zone, kind::PAGE_BLOCKS, from)
 }
 
-/// What the frames of page blocks of a zone are used for, as [`page_blocks`].
+/// What the frames of a zone's page blocks are used for; the arguments are those of [`page_blocks`].
 pub fn block_use(zone: u32, from: usize) -> Result<BlockUse, Errno> {
     record_of(zone, kind::BLOCK_USE, from)
 }
 
-/// The translation of an address in a process; 0 is the caller. An address of the kernel's half takes machine control.
+/// The translation of an address in a process; 0 is the caller. An address of the kernel's half requires machine
+/// control.
 pub fn translation(pid: u32, address: usize) -> Result<TranslationInfo, Errno> {
     with_control(pid, kind::TRANSLATION, address)
 }
 
-/// A record about a process, for which machine control is shown.
+/// A record about a process, requested with machine control.
 fn with_control<T: Pod + Default>(pid: u32, kind: usize, index: usize) -> Result<T, Errno> {
     let mut record = T::default();
     let args = [kind, index, &raw mut record as usize, size_of::<T>(), pid as usize, control() as usize];
@@ -202,7 +203,7 @@ pub fn groups() -> impl Iterator<Item = GroupInfo> {
     })
 }
 
-/// Reclaim's lists of a node, of the control group with a key, or of what is in none (0). ENOENT.
+/// Reclaim's lists of a node, for the control group with this key, or for pages of no group (0). ENOENT.
 pub fn lists(group: u64, node: usize) -> Result<ListsInfo, Errno> {
     record_about(group as usize, kind::LISTS, node)
 }
@@ -212,33 +213,33 @@ pub fn detail(pid: u32) -> Result<ProcessDetail, Errno> {
     record_of(pid, kind::DETAIL, 0)
 }
 
-/// The thread of a process with this number, or else with the lowest one above it; ENOENT if there is none.
+/// The thread of a process with this number, or else with the next higher one; ENOENT if there is none.
 pub fn thread_from(pid: u32, tid: u32) -> Result<ThreadInfo, Errno> {
     record_of(pid, kind::THREAD, tid as usize)
 }
 
-/// The descriptor of a process with this number, or else with the lowest one above it; ENOENT if there is none.
+/// The descriptor of a process with this number, or else with the next higher one; ENOENT if there is none.
 pub fn descriptor_from(pid: u32, number: u32) -> Result<DescriptorInfo, Errno> {
     record_of(pid, kind::DESCRIPTOR, number as usize)
 }
 
-/// Reads from an offset on what exec has put into a process's memory, one of [`text`](quire_abi::process::text); 0 at
-/// its end.
+/// Reads what exec has placed in a process's memory, one of [`text`](quire_abi::process::text), from an offset on;
+/// returns 0 at its end.
 pub fn process_text(pid: u32, which: usize, offset: usize, buffer: &mut [u8]) -> Result<usize, Errno> {
     let args = [pid as usize, which, offset, buffer.as_mut_ptr() as usize, buffer.len()];
     // SAFETY: the kernel writes only within the buffer.
     unsafe { sys::call(nr::QUIRE_PROCESS_TEXT, args) }
 }
 
-/// Gives a thread another name, NUL-padded.
+/// Sets a thread's name, NUL-padded.
 pub fn set_thread_name(tid: u32, name: &[u8; 16]) -> Result<(), Errno> {
     let args = [control() as usize, tid as usize, set::NAME, name.as_ptr() as usize];
     // SAFETY: the kernel reads 16 bytes.
     unsafe { sys::call(nr::QUIRE_PROCESS_SET, args) }.map(drop)
 }
 
-/// Sets the adjustment of a process for the OOM killer. EACCES if it would be less than somebody privileged has set,
-/// and `is_privileged` is false.
+/// Sets the adjustment of a process for the OOM killer. EACCES if it is below the minimum that a privileged process has
+/// set, and `is_privileged` is false.
 pub fn set_oom_score_adj(pid: u32, adj: i32, is_privileged: bool) -> Result<(), Errno> {
     let biased = usize::try_from(adj + 1000).map_err(|_| Errno::EINVAL)?;
     sys::plain!(nr::QUIRE_PROCESS_SET, control(), pid, set::OOM_SCORE_ADJ, biased, is_privileged as usize).map(drop)
@@ -249,7 +250,7 @@ pub fn counter(name: &str) -> Option<u64> {
     records::<Counter>().find(|counter| text(&counter.name) == name).map(|counter| counter.value)
 }
 
-/// Counters by their names, from one reading of all; 0 for one that there is not.
+/// Counters by their names, from one reading of all; 0 for a counter that does not exist.
 pub fn counters<const N: usize>(names: [&str; N]) -> [u64; N] {
     let mut values = [0; N];
     for counter in records::<Counter>() {
@@ -265,7 +266,7 @@ pub fn system() -> Result<info::SystemInfo, Errno> {
     record(0)
 }
 
-/// The bytes of the kernel's log from `offset` on; 0 at its end.
+/// Reads the kernel's log from `offset` on; returns 0 at its end.
 pub fn log(buffer: &mut [u8], offset: usize) -> Result<usize, Errno> {
     // SAFETY: the kernel writes only within the buffer.
     unsafe { sys::call(nr::QUIRE_LOG, [buffer.as_mut_ptr() as usize, buffer.len(), offset]) }
@@ -279,7 +280,7 @@ pub fn books() -> Result<Books, Errno> {
     Ok(books)
 }
 
-/// Compares all page tables with the reverse map of all user pages. Programs that run meanwhile may show as
+/// Compares all page tables with the reverse mapping of all user pages. Programs that run meanwhile may cause
 /// differences.
 pub fn audit() -> Result<MapAudit, Errno> {
     let mut audit = MapAudit::default();
@@ -288,12 +289,12 @@ pub fn audit() -> Result<MapAudit, Errno> {
     Ok(audit)
 }
 
-/// Takes all of a contiguous memory area for a moment; its pages, or EBUSY where it cannot be had.
+/// Allocates all of a contiguous memory area and frees it; returns its number of pages, or EBUSY if pages are in use.
 pub fn try_cma(area: usize) -> Result<usize, Errno> {
     sys::plain!(nr::QUIRE_CMA_TRY, control(), area)
 }
 
-/// Compacts all memory; how many page blocks of 2 MiB were emptied.
+/// Compacts all memory; returns how many page blocks of 2 MiB were emptied.
 pub fn compact() -> Result<usize, Errno> {
     sys::plain!(nr::QUIRE_COMPACT, control())
 }
@@ -313,7 +314,7 @@ pub fn poweroff(status: i32) -> Errno {
     }
 }
 
-/// `reboot` with a command of [`flags::reboot`]; returns on an error, or where the command changes nothing.
+/// `reboot` with a command of [`flags::reboot`]; returns on an error, or if the command has no effect.
 pub fn reboot(command: u32) -> Result<(), Errno> {
     sys::plain!(nr::REBOOT, flags::reboot::MAGIC1, flags::reboot::MAGIC2[0], command).map(drop)
 }
@@ -334,7 +335,7 @@ pub fn sysinfo() -> Result<Sysinfo, Errno> {
     Ok(info)
 }
 
-/// Gives the machine another name, or its NIS domain.
+/// Sets the machine's name, or its NIS domain.
 pub fn set_uname(name: &[u8], is_domain: bool) -> Result<(), Errno> {
     let number = if is_domain { nr::SETDOMAINNAME } else { nr::SETHOSTNAME };
     // SAFETY: the kernel reads `name.len()` bytes.
@@ -357,7 +358,7 @@ pub fn random() -> Result<u32, Errno> {
     Ok(u32::from_ne_bytes(bytes))
 }
 
-/// The text of a NUL-padded field; bytes that are no UTF-8 end it.
+/// The text of a NUL-padded field, up to bytes that are not UTF-8.
 pub fn text(field: &[u8]) -> &str {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     match core::str::from_utf8(&field[..end]) {

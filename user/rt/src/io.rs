@@ -1,5 +1,5 @@
-//! Bytes in and out. Standard output is buffered by line, standard error not at all. A program whose standard
-//! output cannot be written has nothing left to say and ends with status 1.
+//! Bytes in and out. Standard output is buffered by line, standard error not at all. If a program's standard output
+//! cannot be written, the program ends with status 1.
 
 use core::fmt::{self, Write};
 
@@ -9,7 +9,7 @@ use quire_abi::{Errno, nr};
 use crate::sync::Mutex;
 use crate::sys;
 
-/// Reads once; 0 bytes is the end.
+/// Reads once; 0 bytes means the end.
 pub fn read(fd: i32, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel writes only within the buffer, which is borrowed mutably.
     unsafe { sys::call(nr::READ, [fd as usize, buffer.as_mut_ptr() as usize, buffer.len()]) }
@@ -51,12 +51,12 @@ pub fn dup(fd: i32) -> Result<i32, Errno> {
     sys::plain!(nr::DUP, fd).map(|fd| fd as i32)
 }
 
-/// Makes `new` a descriptor for what `old` stands for.
+/// Makes `new` a descriptor for the open object of `old`.
 pub fn dup3(old: i32, new: i32, flags: u32) -> Result<i32, Errno> {
     sys::plain!(nr::DUP3, old, new, flags).map(|fd| fd as i32)
 }
 
-/// Waits until `fd` can be read; `false` when `milliseconds` passed first.
+/// Waits until `fd` can be read; `false` if that takes longer than `milliseconds`.
 pub fn wait_readable(fd: i32, milliseconds: u64) -> Result<bool, Errno> {
     let mut watched = [PollFd { fd, events: poll::IN, revents: 0 }];
     let time = crate::time::timespec(milliseconds * 1_000_000);
@@ -109,7 +109,7 @@ impl Write for Buffer {
 /// Behind `print!`.
 pub fn print(args: fmt::Arguments<'_>) {
     let mut out = OUT.lock();
-    // The buffer itself never fails; a `Display` that does has printed what it could.
+    // The buffer itself never fails; if a `Display` fails, the text before that was printed.
     let _ = out.write_fmt(args);
     out.end_of_print();
 }

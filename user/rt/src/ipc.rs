@@ -1,4 +1,4 @@
-//! Messages: endpoints to call, to receive from and to signal. `docs/messages.md` says what each call does.
+//! Messages: endpoints to call, to receive from and to signal. `docs/messages.md` describes each call.
 
 use quire_abi::ipc::{Attachments, HANDLES, options, received, rights};
 use quire_abi::layout::Stat;
@@ -6,17 +6,17 @@ use quire_abi::{Errno, nr};
 
 use crate::{arch, sys};
 
-/// What travels: a label and up to six words.
+/// The content of a message: a label and up to six words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     /// What the message is.
     pub label: u64,
-    /// The words; those that carry nothing are zero.
+    /// The words; unused ones are zero.
     pub words: [u64; 6],
 }
 
 impl Message {
-    /// A message of a label and some words; those beyond the sixth do not travel.
+    /// A message with a label and some words; words after the sixth are dropped.
     #[inline]
     pub fn new(label: u64, words: &[u64]) -> Self {
         let mut message = Self { label, ..Self::default() };
@@ -35,7 +35,7 @@ pub enum Patience {
     Endless,
     /// Until this time, in nanoseconds since power-on: ETIMEDOUT.
     Until(u64),
-    /// Not at all: EAGAIN. (A call knows no such thing.)
+    /// Not at all: EAGAIN. (Not supported by a call.)
     None,
 }
 
@@ -56,7 +56,7 @@ impl Patience {
 pub struct Received {
     /// What came.
     pub what: What,
-    /// The events that were signalled since the last time.
+    /// The events that were signalled since the last receive.
     pub events: u64,
 }
 
@@ -65,8 +65,8 @@ pub struct Received {
 pub enum What {
     /// Events alone.
     Events,
-    /// A call, by the sender with this badge. The thread answers it ([`Receiver::reply_receive`], [`reply`]) or puts it
-    /// aside ([`Receiver::save`]) before it receives again.
+    /// A call, from the sender with this badge. The thread must answer it ([`Receiver::reply_receive`], [`reply`]) or
+    /// save it ([`Receiver::save`]) before it receives again.
     Call {
         /// The sender's badge.
         badge: u64,
@@ -77,7 +77,7 @@ pub enum What {
     Cancelled(u64),
     /// The caller of the saved call with this token has a signal to handle, and waits for a short answer.
     Interrupted(u64),
-    /// A page of a window of the saved call with this token is there now, or will never be.
+    /// A page of a window of the saved call with this token is present now, or will never be.
     Ready(u64),
 }
 
@@ -116,7 +116,7 @@ impl Sender {
         self.call_with(message, Patience::Endless, false)
     }
 
-    /// As [`Sender::call`], until a deadline; if `interruptible`, a signal ends a call that nobody has received yet.
+    /// As [`Sender::call`], until a deadline; if `interruptible`, a signal ends a call that has not been received yet.
     #[inline]
     pub fn call_with(self, message: &Message, patience: Patience, interruptible: bool) -> Result<Message, Errno> {
         let (x9, x10) = patience.registers();
@@ -134,11 +134,11 @@ fn handles_in(registers: &[u64; 10]) -> [u32; HANDLES] {
 }
 
 impl Sender {
-    /// Sends a message with handles, which move when the other side accepts them, and windows of this process's memory,
-    /// and waits for an answer, which may bring `room` handles.
+    /// Sends a message with handles, which are moved when the other side accepts them, and with windows of this
+    /// process's memory, and waits for an answer, which may bring up to `room` handles.
     ///
     /// # Safety
-    /// Nothing else uses the windows before this returns, and a window for writing is memory that may be written.
+    /// Nothing else uses the windows before this returns, and a writable window is memory that may be written.
     #[inline]
     pub unsafe fn call_carrying(
         self,
@@ -151,7 +151,7 @@ impl Sender {
         Ok((message_in(&registers), handles_in(&registers)))
     }
 
-    /// Sends a message and waits for an answer, which may bring `room` handles.
+    /// Sends a message and waits for an answer, which may bring up to `room` handles.
     #[inline]
     pub fn call_for(self, message: &Message, room: u64) -> Result<(Message, [u32; HANDLES]), Errno> {
         let mut registers = words_of(message, self.0, (0, options::room(room)));
@@ -172,7 +172,7 @@ impl Signaller {
     }
 }
 
-/// A handle to receive by; closed, its endpoint dies.
+/// A handle to receive from an endpoint; when it is closed, the endpoint dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receiver(pub u32);
 
@@ -182,23 +182,24 @@ impl Receiver {
         sys::plain!(nr::QUIRE_ENDPOINT).map(|number| Self(number as u32))
     }
 
-    /// What the kernel keeps of the file system that is mounted by the sender with this badge is not true any more.
+    /// Revokes everything that the kernel has cached about the file system that is mounted by the sender with this
+    /// badge.
     pub fn forget(self, badge: u64) -> Result<(), Errno> {
         sys::plain!(nr::QUIRE_FORGET, self.0, badge).map(drop)
     }
 
-    /// Whether a stored file is open, of the file system that is mounted by the sender with this badge the one with
-    /// this number: bits of `quire_abi::names::opened`.
+    /// Whether a stored file is open: the one with this number in the file system that is mounted by the sender with
+    /// this badge; bits of `quire_abi::names::opened`.
     pub fn opened(self, badge: u64, number: u64) -> usize {
         sys::plain!(nr::QUIRE_OPENED, self.0, badge, number).unwrap_or(0)
     }
 
-    /// A handle to call this endpoint by; its calls are told by the badge.
+    /// Makes a handle to call this endpoint; its calls are identified by the badge.
     pub fn sender(self, badge: u64) -> Result<Sender, Errno> {
         sys::plain!(nr::QUIRE_MINT, self.0, rights::SEND, badge).map(|number| Sender(number as u32))
     }
 
-    /// A handle to signal this endpoint by, with these events.
+    /// Makes a handle to signal this endpoint with these events.
     pub fn signaller(self, events: u64) -> Result<Signaller, Errno> {
         sys::plain!(nr::QUIRE_MINT, self.0, rights::SIGNAL, events).map(|number| Signaller(number as u32))
     }
@@ -209,14 +210,14 @@ impl Receiver {
         self.receive_by(nr::QUIRE_RECEIVE, &Message::default(), patience)
     }
 
-    /// Answers the call that this thread has received, then waits for what comes.
+    /// Answers the call that this thread has received, then waits for the next one.
     #[inline]
     pub fn reply_receive(self, answer: &Message, patience: Patience) -> Result<Received, Errno> {
         self.receive_by(nr::QUIRE_REPLY_RECEIVE, answer, patience)
     }
 
-    /// As [`Receiver::reply_receive`], with handles. In case of an error other than that of a receive there is no
-    /// answer yet.
+    /// As [`Receiver::reply_receive`], with handles. If there is an error before the receive, the call has not been
+    /// answered.
     #[inline]
     pub fn reply_carrying_receive(
         self,
@@ -237,19 +238,19 @@ impl Receiver {
         Ok(received_in(&registers))
     }
 
-    /// Puts the call aside that this thread has received: any thread answers it later. The token is told if the caller
-    /// goes.
+    /// Saves the call that this thread has received: any thread can answer it later. The token is received if the
+    /// caller goes away.
     pub fn save(self, token: u64) -> Result<Reply, Errno> {
         sys::plain!(nr::QUIRE_SAVE, self.0, token).map(|number| Reply(number as u32))
     }
 }
 
-/// A call that was put aside.
+/// A saved call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply(pub u32);
 
 impl Reply {
-    /// Answers it; the handle is gone then. ECANCELED if the caller is gone.
+    /// Answers it and closes the handle. ECANCELED if the caller is gone.
     #[inline]
     pub fn reply(self, answer: &Message) -> Result<(), Errno> {
         reply_by(self.0, answer)
@@ -267,14 +268,14 @@ fn reply_by(number: u32, answer: &Message) -> Result<(), Errno> {
     Errno::from_ret(arch::message(nr::QUIRE_REPLY, &mut registers)).map(drop)
 }
 
-/// Answers with handles, which move: by the handle of the saved call, or 0 for the call that this thread has received.
-/// There is no answer yet in case of an error, unless it is ECANCELED.
+/// Answers with handles, which are moved: `number` is the handle of the saved call, or 0 for the call that this thread
+/// has received. In case of an error, except ECANCELED, the call has not been answered.
 pub fn reply_carrying(number: u32, answer: &Message, attachments: &Attachments) -> Result<(), Errno> {
     let mut registers = words_of(answer, number, (0, options::CARRIES));
     Errno::from_ret(arch::message_with(nr::QUIRE_REPLY, &mut registers, attachments)).map(drop)
 }
 
-/// Takes the handles that a call carries (0: the call that this thread has received), all or none.
+/// Takes the handles of a call (0: the call that this thread has received), all or none.
 #[inline]
 pub fn accept(reply: u32) -> Result<[u32; HANDLES], Errno> {
     let mut registers = [0; 10];
@@ -296,7 +297,7 @@ pub struct Caller {
     pub gid: u32,
 }
 
-/// Who has made a call (0: the call that this thread has received).
+/// The caller of a call (0: the call that this thread has received).
 pub fn caller(reply: u32) -> Result<Caller, Errno> {
     let mut registers = [0; 10];
     registers[0] = u64::from(reply);
@@ -305,20 +306,20 @@ pub fn caller(reply: u32) -> Result<Caller, Errno> {
     Ok(Caller { pid, tid, uid, gid })
 }
 
-/// Whether who has made a call is in a group (0: the call that this thread has received).
+/// Whether the caller of a call (0: the call that this thread has received) is in a group.
 pub fn caller_in(reply: u32, group: u32) -> bool {
     let mut registers = [0; 10];
     (registers[0], registers[1]) = (u64::from(reply), u64::from(group));
     Errno::from_ret(arch::message(nr::QUIRE_CALLER, &mut registers)).is_ok() && registers[5] == 1
 }
 
-/// A new memory object, which is a file with these permissions, owner and inode number; returns its handle.
+/// Makes a memory object, which is a file with these permissions, owner and inode number; returns its handle.
 pub fn memory(mode: u32, (user, group): (u32, u32), number: u64) -> Result<u32, Errno> {
     let owner = u64::from(user) | u64::from(group) << 32;
     sys::plain!(nr::QUIRE_MEMORY, mode, owner, number).map(|handle| handle as u32)
 }
 
-/// What is known of a memory object.
+/// The record of a memory object.
 pub fn memory_stat(handle: u32) -> Result<Stat, Errno> {
     let mut stat = Stat::default();
     // SAFETY: the kernel writes one record.
@@ -326,13 +327,13 @@ pub fn memory_stat(handle: u32) -> Result<Stat, Errno> {
     Ok(stat)
 }
 
-/// Sets how many names a memory object has.
+/// Sets a memory object's number of names.
 pub fn memory_links(handle: u32, links: u32) -> Result<(), Errno> {
     sys::plain!(nr::QUIRE_MEMORY_LINKS, handle, links).map(drop)
 }
 
-/// Reads from a window of a call (0: the call that this thread has received), from its byte `offset` on: how many
-/// bytes. EAGAIN while the caller brings in a page: a saved call is [ready](What::Ready) afterwards.
+/// Reads from a window of a call (0: the call that this thread has received), from its byte `offset` on; returns how
+/// many bytes. EAGAIN while the caller brings in a page: a saved call is [ready](What::Ready) afterwards.
 #[inline]
 pub fn read_window(reply: u32, window: usize, offset: usize, to: &mut [u8]) -> Result<usize, Errno> {
     let args = [reply as usize, window, offset, to.as_mut_ptr().addr(), to.len()];
@@ -344,7 +345,7 @@ pub fn read_window(reply: u32, window: usize, offset: usize, to: &mut [u8]) -> R
 #[inline]
 pub fn write_window(reply: u32, window: usize, offset: usize, from: &[u8]) -> Result<usize, Errno> {
     let args = [reply as usize, window, offset, from.as_ptr().addr(), from.len()];
-    // SAFETY: the call writes to the window alone, which its caller has given for that.
+    // SAFETY: the call writes to the window alone, which its caller has provided for that.
     unsafe { sys::call(nr::QUIRE_WRITE_WINDOW, args) }
 }
 
@@ -358,7 +359,7 @@ pub fn copy(number: u32, rights: u32) -> Result<u32, Errno> {
     sys::plain!(nr::QUIRE_COPY, number, rights).map(|number| number as u32)
 }
 
-/// Sets which rights of a handle pass to children and the next program.
+/// Sets which rights of a handle are passed to children and the next program.
 pub fn grant(number: u32, rights: u32) -> Result<(), Errno> {
     sys::plain!(nr::QUIRE_GRANT, number, rights).map(drop)
 }

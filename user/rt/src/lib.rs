@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Calls have Linux's numbers, layouts and meaning, so the same binary runs on AArch64 Linux; only [`info`] and
-//! [`handles`] are Quire's own. Assembly is in [`arch`] alone; `unsafe` calls are typed in the module of their family.
+//! [`handles`] are Quire's own. Assembly is only in [`arch`]; each family of calls has a module with typed wrappers.
 
 #![no_std]
 
@@ -45,7 +45,7 @@ pub use quire_abi as abi;
 pub use quire_abi::Errno;
 pub use start::{args, env};
 
-/// Names the function that start-up calls; what it returns is the exit status.
+/// Names the function that start-up calls; its result is the exit status.
 #[macro_export]
 macro_rules! entry {
     ($main:path) => {

@@ -1,5 +1,4 @@
-//! The address space. Mapping and unmapping can take away memory that is still referenced, so those functions are
-//! unsafe.
+//! The address space. Mapping and unmapping can remove memory that is still referenced, so those functions are unsafe.
 
 use quire_abi::flags::{Map, Mremap, Prot};
 use quire_abi::{Errno, nr};
@@ -9,15 +8,15 @@ use crate::sys;
 /// Maps memory and returns its address.
 ///
 /// # Safety
-/// With `FIXED`, whatever was in the range is gone: nothing may still use it.
+/// With `FIXED`, existing mappings in the range are replaced: nothing may still use them.
 pub unsafe fn mmap(addr: usize, len: usize, prot: Prot, map: Map, fd: i32, offset: usize) -> Result<usize, Errno> {
     // SAFETY: the caller's promise about the range.
     unsafe { sys::call(nr::MMAP, [addr, len, prot.bits() as usize, map.bits() as usize, fd as isize as usize, offset]) }
 }
 
-/// Private anonymous memory at an address that the kernel chooses: always fresh, so always safe.
+/// Maps private anonymous memory at an address that the kernel chooses: it is always fresh, so this is always safe.
 pub fn mmap_anonymous(len: usize, prot: Prot) -> Result<usize, Errno> {
-    // SAFETY: without `FIXED`, nothing that is mapped changes.
+    // SAFETY: without `FIXED`, no existing mapping changes.
     unsafe { mmap(0, len, prot, Map::PRIVATE | Map::ANONYMOUS, -1, 0) }
 }
 
@@ -30,19 +29,19 @@ pub unsafe fn munmap(addr: usize, len: usize) -> Result<(), Errno> {
     unsafe { sys::call(nr::MUNMAP, [addr, len]) }.map(drop)
 }
 
-/// Changes what may be done with a range.
+/// Changes the protection of a range.
 ///
 /// # Safety
-/// Nothing may still use the range in a way that this forbids.
+/// Nothing may still use the range in a way that the new protection forbids.
 pub unsafe fn mprotect(addr: usize, len: usize, prot: Prot) -> Result<(), Errno> {
     // SAFETY: the caller's promise.
     unsafe { sys::call(nr::MPROTECT, [addr, len, prot.bits() as usize]) }.map(drop)
 }
 
-/// Resizes or moves a mapping and returns where it is now.
+/// Resizes or moves a mapping and returns its address.
 ///
 /// # Safety
-/// Nothing may still use memory that this takes away: the old range if it moves, the end if it shrinks, the target with
+/// Nothing may still use memory that this removes: the old range if it moves, the end if it shrinks, the target with
 /// `FIXED`.
 pub unsafe fn mremap(old: usize, old_len: usize, new_len: usize, flags: Mremap, new: usize) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
@@ -58,7 +57,7 @@ pub unsafe fn madvise(addr: usize, len: usize, advice: i32) -> Result<(), Errno>
     unsafe { sys::call(nr::MADVISE, [addr, len, advice as usize]) }.map(drop)
 }
 
-/// Moves the end of the data segment; 0 only asks for it. Like Linux's call it returns the resulting end, which is the
+/// Moves the end of the data segment; 0 only queries it. Like Linux's call it returns the resulting end, which is the
 /// old one if the move failed.
 ///
 /// # Safety

@@ -1,4 +1,4 @@
-//! Processes: making, replacing, waiting for and ending them.
+//! Processes: creating, replacing, waiting for and ending them.
 
 use alloc::vec::Vec;
 use core::ffi::CStr;
@@ -10,7 +10,7 @@ use quire_abi::{Errno, nr};
 
 use crate::sys;
 
-/// Ends the process after writing what standard output still holds.
+/// Ends the process after writing the rest of standard output's buffer.
 pub fn exit(status: i32) -> ! {
     crate::io::flush();
     exit_now(status)
@@ -23,9 +23,9 @@ pub fn exit_now(status: i32) -> ! {
     }
 }
 
-/// Two processes return from here: the parent with the child's id, the child with 0. Standard output is flushed
-/// first, so that nothing is written twice. In the child only the calling thread goes on: it must not wait for
-/// locks that others may have held.
+/// Two processes return from here: the parent with the child's id, the child with 0. Standard output is flushed first,
+/// so that nothing is written twice. Only the calling thread continues in the child: it must not wait for locks that
+/// other threads may have held.
 pub fn fork() -> Result<i32, Errno> {
     crate::io::flush();
     crate::heap::around_fork(|| sys::plain!(nr::CLONE, sig::CHLD).map(|pid| pid as i32))
@@ -59,12 +59,12 @@ pub enum Status {
     Killed(u32),
     /// This signal stopped it.
     Stopped(u32),
-    /// It goes on after a stop.
+    /// It continues after a stop.
     Continued,
 }
 
 impl Status {
-    /// Reads the word that `wait4` stores.
+    /// Decodes the word that `wait4` stores.
     pub const fn decode(word: u32) -> Status {
         match (word & 0x7f, word >> 8 & 0xff) {
             (0, status) => Status::Exited(status as u8),
@@ -102,12 +102,12 @@ pub struct Changed {
     pub pid: i32,
     /// How it changed.
     pub status: Status,
-    /// What it used, if it ended.
+    /// The resources that it used, if it ended.
     pub usage: Rusage,
 }
 
-/// Waits for a child (`pid` > 0), any child (−1), or one of a group (0 or less than −1). `None` when `WNOHANG`
-/// was asked for and no child has changed.
+/// Waits for a child (`pid` > 0), any child (−1), or one of a group (0 or less than −1). `None` if `WNOHANG` is set and
+/// no child has changed.
 pub fn wait4(pid: i32, options: u32) -> Result<Option<Changed>, Errno> {
     let mut word = 0u32;
     let mut usage = Rusage::default();
@@ -118,7 +118,7 @@ pub fn wait4(pid: i32, options: u32) -> Result<Option<Changed>, Errno> {
     Ok((pid != 0).then(|| Changed { pid: pid as i32, status: Status::decode(word), usage }))
 }
 
-/// Waits for one child to end, again after interruptions.
+/// Waits for one child to end; repeats the wait after interruptions.
 pub fn waitpid(pid: i32) -> Result<Status, Errno> {
     loop {
         match wait4(pid, 0) {
@@ -129,18 +129,18 @@ pub fn waitpid(pid: i32) -> Result<Status, Errno> {
     }
 }
 
-/// As [`wait4`] for any child, at once: `None` when none has changed or there is none.
+/// As [`wait4`] for any child, without waiting: `None` if none has changed or there is none.
 pub fn reap() -> Option<Changed> {
     wait4(-1, wait::WNOHANG).ok().flatten()
 }
 
-/// Sends a signal to a process (> 0), the own group (0), everyone (−1) or a group (less than −1); signal 0 only checks
-/// whether a signal could be sent.
+/// Sends a signal to a process (> 0), the caller's group (0), all processes (−1) or a group (less than −1); signal 0
+/// only checks whether a signal could be sent.
 pub fn kill(pid: i32, signal: u32) -> Result<(), Errno> {
     sys::plain!(nr::KILL, pid, signal).map(drop)
 }
 
-/// Gives this process a name, which ps shows; what is longer than 15 bytes is cut.
+/// Sets this process's name, which ps shows; it is truncated to 15 bytes.
 pub fn set_name(name: &CStr) {
     const PR_SET_NAME: usize = 15;
     // SAFETY: the kernel reads a string. It cannot fail.
@@ -185,7 +185,7 @@ pub fn getrusage(who: i32) -> Result<Rusage, Errno> {
     Ok(usage)
 }
 
-/// Reads a limit and, where `new` is given, sets it.
+/// Reads a limit and, if `new` is given, sets it.
 pub fn prlimit(resource: usize, new: Option<Rlimit>) -> Result<Rlimit, Errno> {
     let mut old = Rlimit { cur: 0, max: 0 };
     let new = new.as_ref().map_or(0, |new| new as *const Rlimit as usize);

@@ -18,7 +18,7 @@ pub fn getcpu() -> Result<u32, Errno> {
     Ok(cpu)
 }
 
-/// Gives this thread a nice value. If it has that `alone`, those whom it forks begin with 0, if it is below that.
+/// Sets this thread's nice value. If `alone`, its children begin with 0 if the value is below that.
 pub fn set_nice(nice: i32, alone: bool) -> Result<(), Errno> {
     const RESET_ON_FORK: u64 = 1;
     let flags = if alone { RESET_ON_FORK } else { 0 };
@@ -29,11 +29,11 @@ pub fn set_nice(nice: i32, alone: bool) -> Result<(), Errno> {
 
 /// The nice value of this thread.
 pub fn nice() -> i32 {
-    // (The call answers 20 less it, so that it is not negative.)
+    // (The call returns 20 minus the value, so that the result is not negative.)
     sys::plain!(nr::GETPRIORITY, 0, 0).map_or(0, |found| 20 - found as i32)
 }
 
-/// Keeps a thread (0: this one) on the CPUs of a set, bit n being CPU n.
+/// Restricts a thread (0: this one) to the CPUs of a set; bit n is CPU n.
 pub fn set_affinity(tid: i32, cpus: u64) -> Result<(), Errno> {
     // SAFETY: the kernel reads one word.
     unsafe { sys::call(nr::SCHED_SETAFFINITY, [tid as usize, size_of::<u64>(), &raw const cpus as usize]) }.map(drop)

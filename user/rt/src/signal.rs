@@ -6,7 +6,7 @@ use quire_abi::{Errno, nr};
 
 use crate::{arch, sys};
 
-/// The start of what a handler's second argument points at.
+/// The beginning of the record to which a handler's second argument points.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Info {
@@ -14,7 +14,7 @@ pub struct Info {
     pub signo: i32,
     /// An errno, mostly 0.
     pub errno: i32,
-    /// Why it was sent; codes greater than 0 come from the kernel.
+    /// The reason; codes greater than 0 come from the kernel.
     pub code: i32,
     /// Unused.
     pub pad: i32,
@@ -35,7 +35,7 @@ impl Info {
         (self.addr >> 32) as u32
     }
 
-    /// Of SIGCHLD: the exit status, or the signal that ended or stopped the child.
+    /// For SIGCHLD: the exit status, or the signal that ended or stopped the child.
     pub fn status(&self) -> i32 {
         self.more[0] as i32
     }
@@ -46,7 +46,7 @@ impl Info {
     }
 }
 
-/// A handler; the last argument points at the interrupted registers.
+/// A handler; the last argument points to the interrupted registers.
 pub type Handler = extern "C" fn(i32, *const Info, *mut u8);
 
 /// Sets of signals: bit n−1 is signal n.
@@ -73,7 +73,7 @@ fn action(signal: u32, action: &Sigaction) -> Result<Sigaction, Errno> {
     Ok(old)
 }
 
-/// Has `handler` called on `signal`; `flags` are those of [`sa`], `mask` is blocked meanwhile.
+/// Installs `handler` for `signal`; `flags` are those of [`sa`], and the signals in `mask` are blocked while it runs.
 pub fn handle(signal: u32, handler: Handler, flags: u64, mask: u64) -> Result<Sigaction, Errno> {
     action(
         signal,
@@ -91,7 +91,7 @@ pub fn ignore(signal: u32) -> Result<Sigaction, Errno> {
     action(signal, &Sigaction { handler: 1, ..Sigaction::default() })
 }
 
-/// Takes the default action on `signal` again.
+/// Restores the default action for `signal`.
 pub fn default(signal: u32) -> Result<Sigaction, Errno> {
     action(signal, &Sigaction::default())
 }
@@ -107,7 +107,7 @@ pub enum How {
     Set = 2,
 }
 
-/// Changes this thread's blocked signals and returns what they were.
+/// Changes this thread's blocked signals and returns the former ones.
 pub fn mask(how: How, set: u64) -> Result<u64, Errno> {
     let mut old = 0u64;
     // SAFETY: the kernel reads one word and writes one.
@@ -117,7 +117,7 @@ pub fn mask(how: How, set: u64) -> Result<u64, Errno> {
     Ok(old)
 }
 
-/// Pending signals: blocked, and sent meanwhile.
+/// Pending signals: those that were sent while they were blocked.
 pub fn pending() -> Result<u64, Errno> {
     let mut set = 0u64;
     // SAFETY: the kernel writes one word.
@@ -125,7 +125,7 @@ pub fn pending() -> Result<u64, Errno> {
     Ok(set)
 }
 
-/// Sleeps until a signal outside `mask` was handled; always EINTR.
+/// Sleeps until a signal outside of `mask` was handled; always returns EINTR.
 pub fn suspend(mask: u64) -> Errno {
     // SAFETY: the kernel reads one word.
     match unsafe { sys::call(nr::RT_SIGSUSPEND, [&raw const mask as usize, size_of::<u64>()]) } {

@@ -1,19 +1,19 @@
-//! Start-up: what the kernel left on the stack, as in the Linux AArch64 process ABI: argc, argv, NULL, envp,
-//! NULL, and pairs of the auxiliary vector up to `AT_NULL`.
+//! Start-up: the initial stack contents, as in the Linux AArch64 process ABI: argc, argv, NULL, envp, NULL, and pairs
+//! of the auxiliary vector up to `AT_NULL`.
 
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use quire_abi::layout::at;
 
-/// argc's address, set once before the program's main function.
+/// The address of argc, set once before the program's main function.
 static STACK: AtomicPtr<usize> = AtomicPtr::new(core::ptr::null_mut());
 
 unsafe extern "Rust" {
     fn quire_main() -> i32;
 }
 
-/// Runs the program. `stack` is the stack pointer as the kernel left it.
+/// Runs the program. `stack` is the initial stack pointer.
 pub(crate) extern "C" fn start(stack: *mut usize) -> ! {
     STACK.store(stack, Ordering::Relaxed);
     crate::thread::init_main();
@@ -48,7 +48,7 @@ fn argv() -> *const *const c_char {
 }
 
 fn envp() -> *const *const c_char {
-    // SAFETY: argc elements and a null pointer stand before envp.
+    // SAFETY: argc elements and a null pointer precede envp.
     unsafe { argv().add(*STACK.load(Ordering::Relaxed) + 1) }
 }
 

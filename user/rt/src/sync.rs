@@ -12,7 +12,7 @@ const FUTEX_WAIT: usize = 0;
 const FUTEX_WAKE: usize = 1;
 const FUTEX_PRIVATE: usize = 128;
 
-/// Sleeps while `word` holds `expected`; EAGAIN when it does not, ETIMEDOUT after `nanoseconds`.
+/// Sleeps while `word` has the value `expected`; EAGAIN if it does not, ETIMEDOUT after `nanoseconds`.
 pub fn futex_wait(word: &AtomicU32, expected: u32, nanoseconds: Option<u64>) -> Result<(), Errno> {
     wait(word, expected, nanoseconds, FUTEX_PRIVATE)
 }
@@ -25,11 +25,11 @@ pub fn futex_wait_shared(word: &AtomicU32, expected: u32, nanoseconds: Option<u6
 fn wait(word: &AtomicU32, expected: u32, nanoseconds: Option<u64>, flags: usize) -> Result<(), Errno> {
     let time = nanoseconds.map(crate::time::timespec);
     let time_ptr = time.as_ref().map_or(0, |time| time as *const _ as usize);
-    // SAFETY: the kernel reads the word, which lives, and the time, which outlives the call.
+    // SAFETY: the kernel reads the word, which is alive, and the time, which outlives the call.
     unsafe { sys::call(nr::FUTEX, [word.as_ptr() as usize, FUTEX_WAIT | flags, expected as usize, time_ptr]) }.map(drop)
 }
 
-/// Wakes up to `count` sleepers and says how many.
+/// Wakes up to `count` sleepers and returns how many.
 pub fn futex_wake(word: &AtomicU32, count: u32) -> Result<usize, Errno> {
     sys::plain!(nr::FUTEX, word.as_ptr(), FUTEX_WAKE | FUTEX_PRIVATE, count)
 }
@@ -51,7 +51,8 @@ pub struct Mutex<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the lock hands the value to one thread at a time, so sharing the lock only moves the value about.
+// SAFETY: the lock gives one thread at a time access to the value, so sharing the lock only moves the value between
+// threads.
 unsafe impl<T: Send> Sync for Mutex<T> {}
 
 /// The right to use the value of a [`Mutex`], until it is dropped.
@@ -67,7 +68,8 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> Guard<'_, T> {
         if self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             while self.word.swap(CONTENDED, Ordering::Acquire) != FREE {
-                // An error means that the word changed or a signal came: both are seen by trying again.
+                // An error means that the word has changed or a signal has arrived: in either case the loop tries
+                // again.
                 let _ = futex_wait(&self.word, CONTENDED, None);
             }
         }

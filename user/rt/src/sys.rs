@@ -1,5 +1,5 @@
-//! System calls with their answers split into value and error. The modules beside this one give them types; a
-//! test that wants a call with wrong arguments comes here.
+//! System calls, with their results split into value and error. The other modules of this crate give them types; a test
+//! that makes a call with wrong arguments uses this module.
 
 use quire_abi::Errno;
 

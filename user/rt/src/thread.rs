@@ -1,4 +1,4 @@
-//! Threads: each has a stack of its own with a guard page below it, and a control block at the thread pointer.
+//! Threads: each has its own stack with a guard page below it, and a control block at the thread pointer.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +9,7 @@ use quire_malloc::ThreadBlock;
 
 use crate::{arch, mem, sync, sys};
 
-/// Bytes of a thread's stack, the guard page not included.
+/// The size of a thread's stack in bytes, without the guard page.
 const STACK: usize = 256 * 1024;
 
 /// The block that the thread pointer points to.
@@ -26,18 +26,18 @@ unsafe impl Sync for MainControl {}
 
 static MAIN: MainControl = MainControl(core::cell::UnsafeCell::new(Control { heap: ThreadBlock::new() }));
 
-/// Gives the first thread its control block. Before this no thread pointer may be used.
+/// Gives the first thread its control block. The thread pointer must not be used before this.
 pub(crate) fn init_main() {
     // SAFETY: this is the only thread, and the block lives as long as the process.
     unsafe { arch::set_thread_pointer(MAIN.0.get() as usize) };
 }
 
-/// This thread's control block. It must not be held by two references at once, hence a pointer.
+/// This thread's control block. There must not be two references to it at once, so this returns a pointer.
 pub fn control() -> *mut Control {
     arch::thread_pointer() as *mut Control
 }
 
-/// The record that a new thread gets, at the top of its stack.
+/// The record of a new thread, at the top of its stack.
 #[repr(C, align(16))]
 struct Start {
     control: Control,
@@ -85,7 +85,7 @@ pub fn spawn(run: impl FnOnce() + Send + 'static) -> Result<Thread, Errno> {
         arch::clone_thread(flags.bits() as usize, start as usize, tid, start as usize, tid, enter, start as usize)
     };
     if let Err(error) = Errno::from_ret(ret) {
-        // SAFETY: the thread does not exist, so the record is ours alone, and so is the mapping.
+        // SAFETY: the thread does not exist, so the record and the mapping belong to this function alone.
         unsafe {
             start.drop_in_place();
             let _ = mem::munmap(map, PAGE_SIZE + STACK);
@@ -97,7 +97,7 @@ pub fn spawn(run: impl FnOnce() + Send + 'static) -> Result<Thread, Errno> {
 
 extern "C" fn enter(start: usize) -> ! {
     let start = start as *mut Start;
-    // SAFETY: the record that `spawn` wrote; `run` is this thread's alone.
+    // SAFETY: the record that `spawn` wrote; `run` belongs to this thread alone.
     if let Some(run) = unsafe { (*start).run.take() } {
         run();
     }

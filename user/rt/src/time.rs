@@ -11,7 +11,7 @@ pub const fn timespec(nanoseconds: u64) -> Timespec {
     Timespec { sec: (nanoseconds / 1_000_000_000) as i64, nsec: (nanoseconds % 1_000_000_000) as i64 }
 }
 
-/// The time of a clock of [`clock`].
+/// The time of one of the clocks in [`clock`].
 pub fn get(clock: i32) -> Result<Timespec, Errno> {
     let mut time = Timespec::default();
     // SAFETY: the kernel writes one record.
@@ -19,7 +19,7 @@ pub fn get(clock: i32) -> Result<Timespec, Errno> {
     Ok(time)
 }
 
-/// Nanoseconds of a clock of [`clock`]; 0 if there is no such clock.
+/// The time of one of the clocks in [`clock`], in nanoseconds; 0 if there is no such clock.
 pub fn nanoseconds(clock: i32) -> u64 {
     get(clock).map_or(0, |time| time.sec as u64 * 1_000_000_000 + time.nsec as u64)
 }
@@ -29,8 +29,8 @@ pub fn monotonic() -> u64 {
     nanoseconds(clock::MONOTONIC)
 }
 
-/// Has SIGALRM sent after `value` nanoseconds and then every `interval`; a `value` of 0 stops that. Returns the time
-/// that was left, and the old interval.
+/// Makes the kernel send SIGALRM after `value` nanoseconds and then every `interval`; a `value` of 0 stops that.
+/// Returns the time that was left, and the old interval.
 pub fn set_alarm(value: u64, interval: u64) -> Result<(u64, u64), Errno> {
     let time = |ns: u64| Timeval { sec: (ns / 1_000_000_000) as i64, usec: (ns % 1_000_000_000 / 1000) as i64 };
     let new = Itimerval { interval: time(interval), value: time(value) };
@@ -41,7 +41,7 @@ pub fn set_alarm(value: u64, interval: u64) -> Result<(u64, u64), Errno> {
     Ok((ns(old.value), ns(old.interval)))
 }
 
-/// Sleeps; on EINTR the second value is what remained.
+/// Sleeps; on EINTR the second value is the remaining time.
 pub fn nanosleep(nanoseconds: u64) -> Result<(), (Errno, Timespec)> {
     let time = timespec(nanoseconds);
     let mut rest = Timespec::default();

@@ -5,7 +5,7 @@ use quire_abi::{Errno, nr};
 
 use crate::sys;
 
-/// The settings; ENOTTY where `fd` is no terminal.
+/// The settings; ENOTTY if `fd` is not a terminal.
 pub fn get(fd: i32) -> Result<Termios, Errno> {
     let mut termios = Termios::default();
     // SAFETY: the kernel writes one record.
@@ -13,7 +13,7 @@ pub fn get(fd: i32) -> Result<Termios, Errno> {
     Ok(termios)
 }
 
-/// Changes the settings once all output is written.
+/// Changes the settings once all output has been written.
 pub fn set(fd: i32, termios: &Termios) -> Result<(), Errno> {
     // SAFETY: the kernel reads one record.
     unsafe { sys::call(nr::IOCTL, [fd as usize, tty::TCSETSW, termios as *const Termios as usize]) }.map(drop)
@@ -35,19 +35,19 @@ pub fn set_size(fd: i32, columns: usize, rows: usize) -> Result<(), Errno> {
     unsafe { sys::call(nr::IOCTL, [fd as usize, tty::TIOCSWINSZ, &raw const size as usize]) }.map(drop)
 }
 
-/// Makes the terminal that of this process's session, which has none yet.
+/// Makes the terminal the controlling one of this process's session, which has none yet.
 pub fn make_controlling(fd: i32) -> Result<(), Errno> {
     const TIOCSCTTY: usize = 0x540e;
     sys::plain!(nr::IOCTL, fd, TIOCSCTTY, 0).map(drop)
 }
 
-/// Makes a group the one that the terminal's keys signal.
+/// Makes a group the foreground group, to which the terminal's keys send signals.
 pub fn set_foreground(fd: i32, group: i32) -> Result<(), Errno> {
     // SAFETY: the kernel reads one word.
     unsafe { sys::call(nr::IOCTL, [fd as usize, tty::TIOCSPGRP, &raw const group as usize]) }.map(drop)
 }
 
-/// The group that the terminal's keys signal.
+/// The foreground group, to which the terminal's keys send signals.
 pub fn foreground(fd: i32) -> Result<i32, Errno> {
     let mut group = 0i32;
     // SAFETY: the kernel writes one word.

@@ -162,7 +162,7 @@ mod tests {
             let from = at.saturating_sub(size + step).max(after);
             prop_assert!(story.grown(from, *at) >= threshold, "an event at {at} for nothing: {events:?}");
         }
-        // Each stall keeps somebody looking for so long, at most.
+        // Each stall requires looks for at most this long.
         let most = story.totals[story.totals.len() - 1] / STEP + (KEPT as u64 + 3) * (story.begins.len() as u64 + 1);
         prop_assert!(looks as u64 <= most, "{looks} looks");
         Ok(())
