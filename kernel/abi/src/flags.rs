@@ -240,6 +240,7 @@ pub mod madv {
     pub const POPULATE_READ: i32 = 22;
     pub const POPULATE_WRITE: i32 = 23;
     pub const DONTNEED_LOCKED: i32 = 24;
+    pub const COLLAPSE: i32 = 25;
 }
 
 /// Settings that `QUIRE_SETTING` reads and changes, by Linux's names.

@@ -52,6 +52,12 @@ events! {
     HugeFault = "thp_fault_alloc",
     /// A fault that wanted one, and there was none.
     HugeFallback = "thp_fault_fallback",
+    /// Parts of 2 MiB of programs' memory that were collapsed: 512 pages, brought together, under one entry.
+    HugeCollapse = "thp_collapse_alloc",
+    /// Those for which there was no memory, or of which a page could not be moved.
+    HugeCollapseFailed = "thp_collapse_alloc_failed",
+    /// Whole pages of 2 MiB that were made of 512 pages.
+    HugeWhole = "thp_join_page",
     /// Whole pages of 2 MiB that were taken apart.
     HugeApart = "thp_split_page",
     /// Whole pages of 2 MiB that were freed as such.

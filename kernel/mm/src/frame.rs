@@ -172,6 +172,15 @@ pub fn alloc_from_reserves<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     machine.pages().alloc_raw(0, Gfp::MEMALLOC | Gfp::NOWARN | Gfp::NORETRY)
 }
 
+/// A block whose frames are single ones, for pages that move there, and whose charges they take; nobody is killed for it.
+pub(crate) fn alloc_places<M: Machine>(machine: M, order: u32) -> Result<Pfn, AllocError> {
+    let first = machine.pages().alloc_raw(order, Gfp::HIGHUSER_MOVABLE | Gfp::NORETRY | Gfp::NOWARN)?;
+    let frames = 1 << order;
+    (0..frames).for_each(|k| page(machine, Pfn(first.0 + k)).make_allocated(0));
+    machine.count(Event::UserAlloc, frames);
+    Ok(first)
+}
+
 /// A frame for a translation table, charged; its contents are undefined. Waits by all means: the caller holds no lock.
 pub fn alloc_table<M: Machine>(machine: M) -> Result<PhysAddr, AllocError> {
     let group = machine.groups().charge()?;

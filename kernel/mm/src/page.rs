@@ -513,6 +513,24 @@ impl Page {
         self.head.mark_if(PageState::Whole as u64, PageFlags::LOCKED.bits().into(), relax)
     }
 
+    /// Makes the record of an anonymous page that the caller has frozen that of a frame inside a whole page.
+    pub(crate) fn join_whole(&self) {
+        debug_assert!(self.state() == PageState::Anon && self.refs() == 0);
+        self.next.store(0, Relaxed);
+        self.index.store(0, Relaxed);
+        self.owner.store(0, Relaxed);
+        self.make_absent();
+    }
+
+    /// Makes the record of the first of 512 anonymous pages that the caller has frozen the one of a whole page with one reference.
+    pub(crate) fn begin_whole(&self, order: u32) {
+        debug_assert!(self.state() == PageState::Anon && self.refs() == 0);
+        self.pins.store(0, Relaxed);
+        self.next.store(0, Relaxed);
+        let index_high = (self.index() >> 32) << INDEX_HIGH_SHIFT;
+        self.head.publish(PageState::Whole as u64 | index_high | u64::from(order) << ORDER_SHIFT | ONE_REF);
+    }
+
     /// Makes the record of a whole page, which the caller has locked, that of its first page, and unlocks it.
     pub(crate) fn end_whole(&self) {
         debug_assert!(self.state() == PageState::Whole);

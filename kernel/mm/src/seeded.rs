@@ -27,6 +27,12 @@ pub enum Bug {
     BlockZapForgetsFlush,
     /// A write reuses a block that two spaces hold.
     BlockReuseWithTwoOwners,
+    /// A table becomes a block entry while TLBs may have its pages, and the way to it.
+    JoinForgetsFlush,
+    /// A block entry in place of a table is not published.
+    JoinForgetsPublication,
+    /// A whole page made of 512 counts as 512 owners of its anon_vma.
+    WholeKeepsOwners,
     /// A new block is not published.
     BlockFaultForgetsPublication,
     /// A charge may go beyond a group's limit.
@@ -279,13 +285,16 @@ impl Bug {
     ];
 
     /// All others.
-    pub const ALL: [Self; 70] = [
+    pub const ALL: [Self; 73] = [
         Self::BlockForkTakesNoReference,
         Self::BlockForkStaysWritable,
         Self::ApartForgetsHolders,
         Self::SplitForgetsFlush,
         Self::BlockZapForgetsFlush,
         Self::BlockReuseWithTwoOwners,
+        Self::JoinForgetsFlush,
+        Self::JoinForgetsPublication,
+        Self::WholeKeepsOwners,
         Self::BlockFaultForgetsPublication,
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,

@@ -32,6 +32,8 @@ enum Advice {
     Populate(Populate),
     /// Pages go from the object, and so for all who map it.
     Remove,
+    /// Memory comes to be mapped by blocks.
+    Collapse,
 }
 
 /// `None` for an unsupported advice: EINVAL.
@@ -57,6 +59,7 @@ fn advice(value: i32) -> Option<Advice> {
         madv::COLD => Advice::Cold,
         madv::PAGEOUT => Advice::PageOut,
         madv::REMOVE => Advice::Remove,
+        madv::COLLAPSE => Advice::Collapse,
         madv::POPULATE_READ => Advice::Populate(Populate::Read),
         madv::POPULATE_WRITE => Advice::Populate(Populate::Write),
         _ => return None,
@@ -79,6 +82,9 @@ impl<M: Machine> Mm<M> {
         }
         if let Advice::Remove = advice {
             return self.remove(start, end);
+        }
+        if let Advice::Collapse = advice {
+            return self.collapse_range(start..end);
         }
         if let Advice::Populate(how) = advice {
             return self.populate(start, end, how).map_err(|error| match error {
@@ -150,7 +156,9 @@ impl<M: Machine> Mm<M> {
     ) -> Result<(), Errno> {
         let locked = flags.contains(VmFlags::LOCKED);
         match *advice {
-            Advice::Hint | Advice::Need | Advice::Populate(_) | Advice::Remove | Advice::PageOut => Ok(()),
+            Advice::Hint | Advice::Need | Advice::Populate(_) | Advice::Remove | Advice::PageOut | Advice::Collapse => {
+                Ok(())
+            }
             Advice::Cold if locked => Err(Errno::EINVAL),
             Advice::Cold => {
                 // One invalidation for the range, as on Linux (which goes without it when it samples single pages), so

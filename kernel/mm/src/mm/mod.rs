@@ -26,6 +26,7 @@ mod around;
 mod audit;
 mod brk;
 mod change_flags;
+mod collapse;
 mod fault;
 mod fork;
 mod fresh;

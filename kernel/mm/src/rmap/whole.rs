@@ -135,6 +135,36 @@ pub fn take_apart<M: Machine>(machine: M, pfn: Pfn) {
     machine.count(Event::HugeApart, 1);
 }
 
+/// Makes the 512 pages of a block, of which the caller has the only reference to each, a whole page, if nobody else has found one of them, and
+/// they are one behind the other in one anon_vma and one control group; whether that is so. No walker reaches them meanwhile, and the caller has
+/// no lock of rank `AnonVma` or above.
+pub fn make_whole<M: Machine>(machine: M, pfn: Pfn) -> bool {
+    let head = page(machine, pfn);
+    // (What is read before the freeze may change; all that belongs to a frozen page is its own.)
+    let is_like = |k: usize, part: &Page| {
+        part.state() == PageState::Anon
+            && part.owner() == head.owner()
+            && part.index() == head.index() + k as u64
+            && part.control_group() == head.control_group()
+    };
+    for (k, frame) in pages(pfn).enumerate() {
+        let part = page(machine, frame);
+        let is_frozen = part.state() == PageState::Anon && part.freeze(1);
+        if is_frozen && is_like(k, part) {
+            continue;
+        }
+        pages(pfn).take(k + usize::from(is_frozen)).for_each(|frozen| page(machine, frozen).unfreeze(1));
+        return false;
+    }
+    let owner = ptr::with_exposed_provenance::<AnonVma<M>>(head.owner());
+    pages(pfn).skip(1).for_each(|part| page(machine, part).join_whole());
+    head.begin_whole(ORDER);
+    // SAFETY: each of the 512 pages was an owner, and one of them is left.
+    unsafe { KArc::drop_owners(owner, if seeded!(WholeKeepsOwners) { 0 } else { ENTRIES - 1 }) };
+    machine.count(Event::HugeWhole, 1);
+    true
+}
+
 /// The 512 pages of a block that was taken apart were used. The caller has the lock of a table whose entry maps them.
 pub fn note_used<M: Machine>(machine: M, pfn: Pfn) {
     for part in pages(pfn) {

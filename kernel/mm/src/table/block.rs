@@ -204,7 +204,7 @@ impl<'a, M: Machine> Spot<'a, M> {
 
 /// The tables that are laid by for the block entries of a level-2 table: under its lock, or in a space that is no more.
 impl<M: Machine> Table<M> {
-    fn lay_by(&self, leaf: Table<M>) {
+    pub(super) fn lay_by(&self, leaf: Table<M>) {
         let first = self.page().next();
         leaf.page().next().store(first.load(Ordering::Relaxed), Ordering::Relaxed);
         first.store(link(leaf.addr.pfn()), Ordering::Relaxed);

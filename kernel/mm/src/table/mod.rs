@@ -26,6 +26,7 @@ pub mod copy;
 pub mod entry;
 pub mod flush;
 pub mod gather;
+mod join;
 mod leaf;
 pub mod pgoff;
 pub mod protect;

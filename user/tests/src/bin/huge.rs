@@ -21,11 +21,17 @@ fn advise(at: usize, len: usize, advice: i32) -> Result<(), Errno> {
 
 /// A mapping of so many aligned blocks, which wants huge pages.
 fn blocks(count: usize) -> usize {
+    let first = aligned(count);
+    let _ = advise(first, count * HUGE, madv::HUGEPAGE);
+    first
+}
+
+/// A mapping of so many aligned blocks.
+fn aligned(count: usize) -> usize {
     let at = map((count + 1) * HUGE, RW);
     let first = at.next_multiple_of(HUGE);
     let _ = munmap(at, first - at);
     let _ = munmap(first + count * HUGE, at + HUGE - first);
-    let _ = advise(first, count * HUGE, madv::HUGEPAGE);
     first
 }
 
@@ -61,6 +67,7 @@ fn main() -> i32 {
     forks(&mut checks, are_there);
     refused(&mut checks);
     given_back(&mut checks);
+    collapsed(&mut checks);
     checks.finish()
 }
 
@@ -142,6 +149,44 @@ fn refused(checks: &mut Checks) {
         i32::from(done != Ok(0) || is_quire() && huge(at, HUGE) != 0)
     };
     checks.exits(has_none, 0, "nor in a process that refuses them");
+}
+
+/// Memory in pages is brought together: with holes, after it was in swap, and beside a child.
+fn collapsed(checks: &mut Checks) {
+    let at = aligned(1);
+    (0..PAGES).step_by(2).for_each(|page| poke(at + page * PAGE, page as u8));
+    let _ = advise(at + 8 * PAGE, 16 * PAGE, madv::PAGEOUT);
+    let is_same = || (0..PAGES).all(|page| peek(at + page * PAGE) == if page % 2 == 0 { page as u8 } else { 0 });
+    let mut done = Err(Errno::EAGAIN);
+    checks.exits(
+        || {
+            let done = advise(at, HUGE, madv::COLLAPSE);
+            let is_written = is_same() && done.is_ok() == (huge(at, HUGE) == PAGES || !is_quire() && done.is_ok());
+            poke(at + 2 * PAGE, 99);
+            i32::from(!is_written && !is_short())
+        },
+        0,
+        "a child brings its memory together",
+    );
+    checks.ok(is_same(), "which leaves its parent's alone");
+    for _ in 0..10 {
+        done = advise(at, HUGE, madv::COLLAPSE);
+        if done != Err(Errno::EAGAIN) {
+            break;
+        }
+    }
+    // There may be no block of frames, or no room for one.
+    checks.ok(matches!(done, Ok(()) | Err(Errno::ENOMEM | Errno::EAGAIN)), "memory is brought together");
+    checks.ok(is_same(), "and is what it was");
+    checks.ok(!is_quire() || done.is_err() || huge(at, HUGE) == PAGES || is_short(), "as one block");
+    let _ = munmap(at + PAGE, PAGE);
+    checks.fails(advise(at, HUGE, madv::COLLAPSE), Errno::EINVAL, "not with a hole");
+    let _ = munmap(at, HUGE);
+    let at = aligned(1);
+    checks.fails(advise(at + PAGE, HUGE - 2 * PAGE, madv::COLLAPSE), Errno::EINVAL, "nor in parts");
+    let _ = advise(at, HUGE, madv::NOHUGEPAGE);
+    checks.fails(advise(at, HUGE, madv::COLLAPSE), Errno::EINVAL, "nor where it is refused");
+    let _ = munmap(at, HUGE);
 }
 
 /// Memory comes and goes many times.

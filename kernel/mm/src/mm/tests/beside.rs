@@ -139,7 +139,7 @@ fn draw(random: &mut Random) -> Op {
         }
         17 => Op::Move { space, from: page, to: (page + 1 + random.below(PAGES - 1)) % PAGES },
         18 | 19 => Op::Fork { space },
-        20..23 => Op::Away { space, page, how: [How::Swap, How::Move][random.below(2)] },
+        20..23 => Op::Away { space, page, how: [How::Swap, How::Move, How::Collapse][random.below(3)] },
         _ => Op::Migrate { space, page },
     }
 }

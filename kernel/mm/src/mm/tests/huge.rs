@@ -14,9 +14,9 @@ use crate::pte::Pte;
 use crate::rmap;
 use crate::spaces::HugePages;
 
-const TABLE: usize = 512;
-const HUGE: usize = TABLE * PAGE;
-const AT: usize = 64 * HUGE;
+pub(super) const TABLE: usize = 512;
+pub(super) const HUGE: usize = TABLE * PAGE;
+pub(super) const AT: usize = 64 * HUGE;
 
 fn rig() -> Rig {
     let rig = Rig::new(64);
@@ -32,24 +32,24 @@ fn space(rig: &Rig, blocks: usize) -> Space {
     mm
 }
 
-fn is_block(mm: &Space, at: usize) -> bool {
+pub(super) fn is_block(mm: &Space, at: usize) -> bool {
     mm.tables.find_leaf(UserAddr::new(at)).is_none() && mm.tables.block_at(UserAddr::new(at)).is_some()
 }
 
-fn entry(mm: &Space, at: usize) -> Pte {
+pub(super) fn entry(mm: &Space, at: usize) -> Pte {
     mm.entry(UserAddr::new(at))
 }
 
-fn state(rig: &Rig, mm: &Space, at: usize) -> PageState {
+pub(super) fn state(rig: &Rig, mm: &Space, at: usize) -> PageState {
     frame::page(rig.sim, Pfn(entry(mm, at).addr().pfn().0 & !(TABLE - 1))).state()
 }
 
 /// Writes its number to each page of a block that has none yet.
-fn fill(rig: &Rig, mm: &Space) {
+pub(super) fn fill(rig: &Rig, mm: &Space) {
     (0..TABLE).for_each(|page| rig.write(mm, AT + page * PAGE, page as u64).unwrap());
 }
 
-fn has_numbers(rig: &Rig, mm: &Space) -> bool {
+pub(super) fn has_numbers(rig: &Rig, mm: &Space) -> bool {
     (0..TABLE).all(|page| rig.read(mm, AT + page * PAGE) == Ok(page as u64))
 }
 

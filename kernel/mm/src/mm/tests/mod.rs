@@ -3,6 +3,7 @@
 mod beside;
 mod calls;
 mod cgroup;
+mod collapse;
 mod compact;
 mod compare;
 mod contiguous;

@@ -23,6 +23,7 @@ use crate::rmap::AnonVma;
 use crate::sim::{Sim, SlowMoves, turns};
 use crate::supply::Supply;
 use crate::swap::Slot;
+use crate::table::LEAF_SPAN;
 use crate::table::Leaf;
 use crate::table::entry::{self, Kind};
 use crate::table::flush::flush_range;
@@ -87,6 +88,11 @@ impl Elsewhere {
             How::Mark => return self.mark(mm, addr),
             How::Swap => return self.swap_out(mm, addr),
             How::Look => return self.look_at(mm, addr),
+            How::Collapse => {
+                // (Whether it can be is no matter of what programs see.)
+                let _ = mm.collapse_block(UserAddr::new(addr.get() & !(LEAF_SPAN - 1)));
+                return;
+            }
             How::Move => {}
         }
         let Some(pfn) = self.isolate(mm, addr) else { return };
@@ -335,6 +341,8 @@ pub(super) enum How {
     Move,
     /// It was empty, and becomes a marker.
     Mark,
+    /// It is brought together with those around it, and they become a block.
+    Collapse,
 }
 
 impl SlowMoves for Elsewhere {

@@ -33,7 +33,14 @@ impl Random {
         let moving = Mremap::MAYMOVE | Mremap::FIXED;
         let to = ((1 + self.below(8)) << 18) + self.below(2);
         let begin = [Op::Exit { process: LATEST }, unmap(at, len), map, write.clone(), again.clone()];
-        let steps = match self.below(24) {
+        let collapse = away(How::Collapse);
+        let steps = match self.below(30) {
+            24 => [advise(inside, 2, madv::DONTNEED), collapse, again, later].to_vec(),
+            25 => [protect(inside, 2, 1), again, protect(inside, 2, 3), collapse, later, fork, child_writes].to_vec(),
+            26 => [fork, child_writes, later, collapse, again, Op::Exit { process: LATEST }, write].to_vec(),
+            27 => [away(How::Swap), collapse.clone(), again, unmap(inside, 2), collapse].to_vec(),
+            28 => [advise(inside, 2, madv::FREE), collapse, again, advise(at, TABLE, madv::DONTNEED), later].to_vec(),
+            29 => [fork, away(How::Swap), child, collapse, later, child_writes].to_vec(),
             0 => [unmap(at, TABLE), again].to_vec(),
             1 => [unmap(inside, 2), again, later].to_vec(),
             2 => [protect(at, TABLE, 1), later, protect(at, TABLE, 3), write].to_vec(),
