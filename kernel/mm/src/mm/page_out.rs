@@ -215,6 +215,10 @@ impl<M: Machine> Mm<M> {
         while at < end {
             let mut pages = Isolated { machine: self.machine, pages: [Pfn(0); AT_ONCE], len: 0 };
             at = self.isolate_some(at, end, &mut pages);
+            // (A range may have nothing to take out, and be of any length.)
+            if self.machine.resched_point().is_err() {
+                return;
+            }
             while let Some(pfn) = pages.last() {
                 if self.machine.resched_point().is_err() {
                     return;

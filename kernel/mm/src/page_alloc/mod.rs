@@ -480,9 +480,14 @@ impl<M: Machine> PageAllocator<M> {
             if cpu == self.machine.cpu() {
                 self.call_in(zone);
             }
+            // (Most lists are empty, those of CPUs that are not there too; the caller may have interrupts masked.)
+            if self.lists[zone][cpu].held() == 0 {
+                continue;
+            }
             let ended = self.ended(zone, cpu);
             for (order, lists) in self.lists[zone][cpu].iter() {
-                for chain in List::ALL.into_iter().flat_map(|list| lists.take(list)) {
+                let chains = List::ALL.into_iter().flat_map(|list| lists.take(list));
+                for chain in chains.filter(|chain| chain.count() != 0) {
                     self.drain_chain(zone, order, chain, self.is_mixed(zone, cpu, ended));
                     between();
                 }

@@ -9,20 +9,21 @@ use crate::vm_flags::VmFlags;
 
 impl<M: Machine> Tables<M> {
     /// Calls `change` with the locked table and the index of each entry of `start..end`, in all tables that are not
-    /// empty. A block that is in the range as a whole gets the rights of an area with `rights`; without, and others, become tables first. Returns
-    /// the range that covers the entries for which it returned true.
+    /// empty, and lets others run after `at_once` entries of a table. A block that is in the range as a whole gets the rights of an area with
+    /// `rights`; without, and others, become tables first. Returns the range that covers the entries for which it returned true.
     #[inline(always)]
     pub(super) fn change_each(
         &self,
         start: UserAddr,
         end: UserAddr,
         rights: Option<VmFlags>,
+        at_once: usize,
         mut change: impl FnMut(&mut LeafGuard<'_, M>, usize) -> bool,
     ) -> Option<(UserAddr, UserAddr)> {
         let mut changed: Option<(UserAddr, UserAddr)> = None;
         let mut va = start;
         while let Some((from, spot)) = self.next_any(va, end) {
-            let to = part_end(from, end);
+            let to = part_end(from, end).min(from + at_once * PAGE_SIZE);
             let leaf = match spot.leaf(from) {
                 Ok(leaf) => leaf,
                 Err(block) => {

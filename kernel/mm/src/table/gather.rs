@@ -97,6 +97,10 @@ impl<'a, M: Machine> Gather<'a, M> {
         Self { beside_faults: true, ..Self::new(machine, asid) }
     }
 
+    pub(super) fn machine(&self) -> M {
+        self.machine
+    }
+
     /// Called before the table whose entries were taken is unlocked.
     #[inline]
     pub fn before_unlock(&mut self) {

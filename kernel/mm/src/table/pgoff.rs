@@ -3,7 +3,7 @@
 use super::{Machine, Tables};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::page::Page;
-use crate::pte::{NonPresent, Pte, bits, index};
+use crate::pte::{ENTRIES, NonPresent, Pte, bits, index};
 
 impl<M: Machine> Tables<M> {
     /// The first entry of `start..end` that maps an anonymous page which others hold too, write-protected as fork leaves
@@ -41,7 +41,7 @@ impl<M: Machine> Tables<M> {
         let machine = self.machine;
         let mut frozen = 0;
         let mut alone = true;
-        self.change_each(start, end, None, |guard, i| {
+        self.change_each(start, end, None, ENTRIES, |guard, i| {
             let pte = guard.get(i);
             if alone && let Some(page) = anon_page(machine, pte) {
                 alone = page.freeze(1);
@@ -51,7 +51,7 @@ impl<M: Machine> Tables<M> {
             false
         });
         // The frozen pages are the first ones.
-        self.change_each(start, end, None, |guard, i| {
+        self.change_each(start, end, None, ENTRIES, |guard, i| {
             if frozen > 0
                 && let Some(page) = anon_page(machine, guard.get(i))
             {

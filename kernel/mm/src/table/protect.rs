@@ -6,9 +6,12 @@ use super::entry::{self, PROTECTION};
 use super::{LeafGuard, Tables};
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::page::Page;
-use crate::pte::{Pte, bits};
+use crate::pte::{ENTRIES, Pte, bits};
 use crate::rmap::whole;
 use crate::vm_flags::VmFlags;
+
+/// Pages that are made fit for fetches between two points at which others may run: 64 lines each, two operations a line.
+const SYNCHRONISED_AT_ONCE: usize = 64;
 
 impl<M: Machine> Tables<M> {
     /// Gives the present entries of `start..end` the rights of an area with `flags`. Returns the range whose entries
@@ -41,7 +44,8 @@ impl<M: Machine> Tables<M> {
         let executable = flags.contains(VmFlags::EXEC) && !seeded!(ProtectForgetsInstructions);
         // One question an entry instead of two.
         let is_plain = !executable && !machine.spaces().hardware_updates();
-        self.change_each(start, end, Some(flags), |guard, i| {
+        let at_once = if executable { SYNCHRONISED_AT_ONCE } else { ENTRIES };
+        self.change_each(start, end, Some(flags), at_once, |guard, i| {
             let old = guard.get(i);
             if !old.is_present() {
                 return false;

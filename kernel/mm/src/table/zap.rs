@@ -9,8 +9,8 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
 use crate::pte::{ENTRIES, LEVEL_SHIFT, NonPresent, Pte, index};
 use crate::rmap::Release;
 
-/// Entries of a dead space between two preemption points: giving up a slot in swap, or a page where the CPU's list is full, may take 700
-/// instructions.
+/// Entries between two preemption points, of a dead space or without a page: giving up a slot in swap, or a page where the CPU's list
+/// is full, may take 700 instructions.
 const ENTRIES_TO_POINT: u32 = 64;
 
 impl<M: Machine> Tables<M> {
@@ -129,7 +129,8 @@ impl<M: Machine> Leaf<'_, M> {
             let mut guard = self.lock();
             // Of the present ones: the first, and that after the last.
             let (mut first, mut last) = (ENTRIES, 0);
-            while gather.has_room() {
+            let mut slots = 0;
+            while gather.has_room() && slots < ENTRIES_TO_POINT {
                 while i < stop && guard.get(i) == Pte::NONE {
                     i += 1;
                 }
@@ -143,7 +144,10 @@ impl<M: Machine> Leaf<'_, M> {
                         (first, last) = (first.min(i - 1), i);
                         gather.take_of_range(pte);
                     }
-                    Some(_) => gather.take_non_present(pte),
+                    Some(_) => {
+                        gather.take_non_present(pte);
+                        slots += 1;
+                    }
                 }
             }
             if first < last {
@@ -153,6 +157,9 @@ impl<M: Machine> Leaf<'_, M> {
             drop(guard);
             if !gather.has_room() {
                 gather.flush();
+            }
+            if slots == ENTRIES_TO_POINT {
+                let _ = gather.machine().resched_point();
             }
         }
     }
