@@ -38,6 +38,18 @@ fn the_divisor_of_a_pi_s_port_is_programmed() {
     assert!(written.iter().any(|line| line.contains("FBRD")), "{outcome}");
 }
 
+/// A rate that the clock cannot be divided to is named, and the usual one programmed.
+#[test]
+fn a_rate_that_a_port_cannot_have_is_named() {
+    let options = ["--board", "rpi4", "--append", "console=serial0,99999999"];
+    let outcome =
+        Machine::new(&[&options[..], &["--qemu", "-trace", "--qemu", "pl011_write"]].concat()).exec("echo heard");
+    outcome.succeeded();
+    outcome.has_line("heard");
+    assert!(outcome.log.contains("no rate of 99999999"), "{outcome}");
+    assert!(divisors(&outcome).iter().any(|line| line.contains("IBRD")), "{outcome}");
+}
+
 /// The mini-UART of a Pi is the console by its alias and by both of Linux's names; the log has the other port.
 #[test]
 fn a_pi_s_mini_uart_may_be_the_console() {

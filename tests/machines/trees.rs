@@ -98,7 +98,7 @@ fn boots_with(name: &str) -> Outcome {
 /// memory over it is ignored as a whole.
 #[test]
 fn reservations_over_what_is_in_use_are_named() {
-    let cases: [(&str, &[(&str, &str)]); 5] = [
+    let cases: [(&str, &[(&str, &str)]); 6] = [
         ("nomap-kernel.dtso", &[("firmware@40000000", "over the kernel")]),
         ("nomap-archive.dtso", &[("firmware@48000000", "over the boot archive"), ("more@48100000", "it is ignored")]),
         ("nomap-all.dtso", &[("all@40000000", "it is ignored")]),
@@ -106,6 +106,7 @@ fn reservations_over_what_is_in_use_are_named() {
             "reserved-all.dtso",
             &[("all@40000000", "leaves the kernel no memory"), ("pool@40000000", "leaves the kernel no memory")],
         ),
+        ("reserved-halves.dtso", &[("second@50000000", "leaves the kernel no memory")]),
         ("reserved-in-use.dtso", &[("plain@40000000", "over the kernel"), ("pool@48000000", "none of it is lent")]),
     ];
     for (name, warnings) in cases {

@@ -31,8 +31,6 @@ pub enum Bug {
     JoinForgetsFlush,
     /// A block entry in place of a table is not published.
     JoinForgetsPublication,
-    /// A whole page made of 512 counts as 512 owners of its anon_vma.
-    WholeKeepsOwners,
     /// A new block is not published.
     BlockFaultForgetsPublication,
     /// A charge may go beyond a group's limit.
@@ -285,7 +283,7 @@ impl Bug {
     ];
 
     /// All others.
-    pub const ALL: [Self; 73] = [
+    pub const ALL: [Self; 72] = [
         Self::BlockForkTakesNoReference,
         Self::BlockForkStaysWritable,
         Self::ApartForgetsHolders,
@@ -294,7 +292,6 @@ impl Bug {
         Self::BlockReuseWithTwoOwners,
         Self::JoinForgetsFlush,
         Self::JoinForgetsPublication,
-        Self::WholeKeepsOwners,
         Self::BlockFaultForgetsPublication,
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,

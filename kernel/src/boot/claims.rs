@@ -95,8 +95,8 @@ pub fn reserve(
     if ignored {
         return Ok(());
     }
-    let obeyed = flags.contains(ReservationFlags::MEMRESERVE);
-    if (used.is_some() || lent) && !obeyed && !leaves_enough(memory, &range) {
+    // (Each may be small, and all of them together too much.)
+    if !leaves_enough(memory, &range) {
         log::warn!("device tree: {name}: leaves the kernel no memory to run in, so it is ignored");
         return Ok(());
     }

@@ -127,7 +127,11 @@ pub fn open(board: &Board, choice: Choice<'_>, mapper: &Mapper) -> Option<Uart> 
         mapper.with(block.base, block.size, |block| unsafe { MiniUart::switch_on(block) });
     }
     let rate = match clock::hertz(board, uart.clock, mapper) {
-        Some(clock) => Rate::Set { clock, baud },
+        Some(clock) if Uart::has_rate(uart.kind, clock, baud) => Rate::Set { clock, baud },
+        Some(clock) => {
+            log::warn!("serial port: no rate of {baud} with a clock of {clock} Hz; it is taken as {BAUD}");
+            Rate::Set { clock, baud: BAUD }
+        }
         None => Rate::Keep,
     };
     let registers = (mapper.map)(uart.registers.base, uart.registers.size.max(Uart::REGISTERS_SIZE))?;

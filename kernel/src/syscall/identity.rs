@@ -41,7 +41,13 @@ fn change<T>(of: Of, change: impl FnOnce(&mut Ids, bool) -> Result<T, Errno>) ->
     if let Some(user) = other {
         membership::change_user(&table, process, user)?;
     }
-    *ids(&mut credentials, of) = changed;
+    let ids = ids(&mut credentials, of);
+    if (changed.effective, changed.files) != (ids.effective, ids.files) {
+        // What it knows from before is no business of others with its new rights (as on Linux).
+        process.is_dumpable.store(false, Ordering::Relaxed);
+        process.parent_death_signal.store(0, Ordering::Relaxed);
+    }
+    *ids = changed;
     process.memory_limits.apply_privilege(&credentials);
     drop(credentials);
     drop(table);

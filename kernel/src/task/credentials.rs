@@ -135,6 +135,11 @@ impl Credentials {
         }
     }
 
+    /// Whether it acts with the rights of those who started it.
+    pub fn is_plain(&self) -> bool {
+        [self.user, self.group].iter().all(|ids| ids.real == ids.effective)
+    }
+
     fn may_inspect(&self, other: &Self) -> bool {
         self.is_privileged() || other.is_all_of(self.user.real, self.group.real)
     }

@@ -68,7 +68,7 @@ pub fn exec(program: &Program, path: &[u8], args: &Strings, env: &Strings, frame
     thread.clear_child_tid.store(0, Ordering::Relaxed);
     thread.rseq.forget();
     process.barriers.store(0, Ordering::Relaxed);
-    process.is_dumpable.store(true, Ordering::Relaxed);
+    process.is_dumpable.store(credentials.is_plain(), Ordering::Relaxed);
     thread.unknown_call.store(usize::MAX, Ordering::Relaxed);
     {
         let mut signals = thread.signals.lock();

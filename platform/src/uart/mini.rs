@@ -127,7 +127,7 @@ impl MiniUart {
 }
 
 /// The clock is divided by 8 and by one more than this.
-fn divisor(clock: u32, baud: u32) -> Option<u32> {
+pub(super) fn divisor(clock: u32, baud: u32) -> Option<u32> {
     let eight_bits = u64::from(baud) * 8;
     let divisor = (u64::from(clock) + eight_bits / 2).checked_div(eight_bits)?.checked_sub(1)?;
     u32::try_from(divisor).ok().filter(|divisor| *divisor <= 0xffff)

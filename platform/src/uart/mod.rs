@@ -73,6 +73,14 @@ impl Uart {
         }
     }
 
+    /// Whether a port of this kind can divide its clock, in Hz, to a rate, in bits a second.
+    pub fn has_rate(kind: UartKind, clock: u32, baud: u32) -> bool {
+        match kind {
+            UartKind::Pl011 => pl011::divisor(clock, baud).is_some(),
+            UartKind::MiniUart => mini::divisor(clock, baud).is_some(),
+        }
+    }
+
     /// Waits until earlier output has been sent, then sets 8 bits, no parity, no flow control, no interrupts, and the
     /// rate.
     pub fn init(&mut self, rate: Rate) {

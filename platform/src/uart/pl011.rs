@@ -162,7 +162,7 @@ impl Pl011 {
 
 /// The clock is divided by 16 and by this: (whole, sixty-fourths). `None` if the clock cannot be divided to the baud
 /// rate.
-fn divisor(clock: u32, baud: u32) -> Option<(u32, u32)> {
+pub(super) fn divisor(clock: u32, baud: u32) -> Option<(u32, u32)> {
     let sixty_fourths = (u64::from(clock) * 4 + u64::from(baud) / 2).checked_div(u64::from(baud))?;
     let (whole, fraction) = (sixty_fourths >> 6, sixty_fourths & 0x3f);
     let possible = whole >= 1 && sixty_fourths <= 0xffff << 6;

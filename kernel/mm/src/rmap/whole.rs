@@ -160,7 +160,7 @@ pub fn make_whole<M: Machine>(machine: M, pfn: Pfn) -> bool {
     pages(pfn).skip(1).for_each(|part| page(machine, part).join_whole());
     head.begin_whole(ORDER);
     // SAFETY: each of the 512 pages was an owner, and one of them is left.
-    unsafe { KArc::drop_owners(owner, if seeded!(WholeKeepsOwners) { 0 } else { ENTRIES - 1 }) };
+    unsafe { KArc::drop_owners(owner, ENTRIES - 1) };
     machine.count(Event::HugeWhole, 1);
     true
 }

@@ -8,11 +8,11 @@ extern crate alloc;
 
 use alloc::vec;
 
-use quire_rt::abi::flags::sig;
+use quire_rt::abi::flags::{pr, sig};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status, waitpid};
 use quire_rt::{Errno, time};
-use user_tests::{Checks, KERNEL, PAGE, RW, map, mprotect, munmap, peek, poke, raw, start, until_asleep};
+use user_tests::{Checks, KERNEL, PAGE, RW, child, map, mprotect, munmap, peek, poke, raw, start, until_asleep};
 
 quire_rt::entry!(main);
 
@@ -91,6 +91,18 @@ fn refused(checks: &mut Checks) {
         (process_vm(nr::PROCESS_VM_READV, parent, &at, &at) != Err(Errno::EPERM)) as i32
     };
     checks.exits(other, 0, "a process of another user");
+    // A process that was root knows what its new user must not.
+    let formerly_root = || {
+        let own = 0u8;
+        let (at, parent) = ([[&raw const own as usize, 1]], process::getppid());
+        (process_vm(nr::PROCESS_VM_READV, parent, &at, &at) != Err(Errno::EPERM)) as i32
+    };
+    let drops_root = || {
+        let _ = raw(nr::SETRESUID, [1000, 1000, 1000]);
+        let is_open = raw(nr::PRCTL, [pr::GET_DUMPABLE as usize, 0, 0, 0, 0]);
+        (is_open != Ok(0) || child(formerly_root) != Ok(Status::Exited(0))) as i32
+    };
+    checks.exits(drops_root, 0, "nor one of this user that was root");
 }
 
 fn advice(checks: &mut Checks) {

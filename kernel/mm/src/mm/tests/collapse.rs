@@ -7,6 +7,7 @@ use super::huge::{AT, HUGE, TABLE, entry, fill, has_numbers, is_block, state};
 use super::{PAGE, RW, Rig, Space, map_at};
 use crate::addr::UserAddr;
 use crate::event::Event;
+use crate::fallible::KArc;
 use crate::frame;
 use crate::mm::{Out, page_out};
 use crate::page::PageState;
@@ -45,7 +46,9 @@ fn pages_are_brought_together_and_become_one() {
     let rig = rig();
     let mm = space(&rig);
     assert!(!is_block(&mm, AT));
+    let owners = KArc::count(&mm.anon_vma);
     assert_eq!(collapse(&mm), Ok(()));
+    assert_eq!(KArc::count(&mm.anon_vma), owners - (TABLE - 1), "one page is one owner");
     assert!(is_block(&mm, AT) && has_numbers(&rig, &mm));
     assert_eq!((mm.stats().rss_anon, state(&rig, &mm, AT)), (TABLE, PageState::Whole));
     assert_eq!(collapse(&mm), Ok(()), "it is one already");
