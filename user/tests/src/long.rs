@@ -4,13 +4,13 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use quire_rt::Errno;
-use quire_rt::abi::flags::Prot;
+use quire_rt::abi::flags::{Map, Prot};
 use quire_rt::abi::nr;
 use quire_rt::abi::socket::{SOL_SOCKET, option};
 use quire_rt::process::Status;
 
 use crate::unix::send_files;
-use crate::{PAGE, RW, child, map, mprotect, raw};
+use crate::{PAGE, RW, child, map, mmap, mprotect, munmap, poke, raw};
 
 const UNIX: usize = 1;
 const STREAM: usize = 1;
@@ -33,6 +33,35 @@ pub fn areas_synchronised(areas: usize) -> Result<bool, Errno> {
     const SYNC: usize = 4;
     let at = many_areas(areas)?;
     Ok(raw(nr::MSYNC, [at, areas * PAGE, SYNC]) == Ok(0))
+}
+
+/// Their pages are to go to swap, of which there are none.
+pub fn nothing_paged_out(areas: usize) -> Result<bool, Errno> {
+    const PAGEOUT: usize = 21;
+    let at = many_areas(areas)?;
+    let untouched = mmap(0, areas * 4 * PAGE, Prot::READ, Map::PRIVATE | Map::ANONYMOUS | Map::POPULATE, -1, 0)?;
+    raw(nr::MADVISE, [at, areas * PAGE, PAGEOUT])?;
+    raw(nr::MADVISE, [untouched, areas * 4 * PAGE, PAGEOUT])?;
+    Ok(true)
+}
+
+/// Memory that was written may be executed.
+pub fn memory_executed(bytes: usize) -> Result<bool, Errno> {
+    let (at, len) = (map(bytes, RW), bytes);
+    (at..at + len).step_by(PAGE).for_each(|page| poke(page, 1));
+    mprotect(at, len, Prot::READ | Prot::EXEC)?;
+    munmap(at, len)?;
+    Ok(true)
+}
+
+/// Memory in swap is unmapped.
+pub fn swapped_memory_unmapped(bytes: usize) -> Result<bool, Errno> {
+    const PAGEOUT: usize = 21;
+    let (at, len) = (map(bytes, RW), bytes);
+    (at..at + len).step_by(PAGE).for_each(|page| poke(page, (page / PAGE) as u8));
+    raw(nr::MADVISE, [at, len, PAGEOUT])?;
+    munmap(at, len)?;
+    Ok(true)
 }
 
 /// They are left out of a copy of the space.

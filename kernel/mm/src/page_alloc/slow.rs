@@ -89,12 +89,15 @@ impl<M: Machine> PageAllocator<M> {
             return Some(pfn);
         }
         // Pages on per-CPU lists are free, so they are used before anything is reclaimed. For callers that do not
-        // insist the lists are left alone.
+        // insist the lists are left alone; those that cannot wait may have interrupts masked, and unless nothing else helps
+        // them they get what this CPU has.
         if !gfp.contains(Gfp::NORETRY) || gfp.may_wait() {
             if gfp.may_wait() {
                 self.drain_all_waiting()
-            } else {
+            } else if gfp.intersects(Gfp::HIGH | Gfp::MEMALLOC) {
                 self.drain_all()
+            } else {
+                self.drain_cpu(self.machine.cpu())
             }
             if let Some(pfn) = self.take_from_zonelist(node, &demand, gfp) {
                 return Some(pfn);
