@@ -1,4 +1,4 @@
-//! What drivers of disks do at first: they look for disks at their devices, and serve what they find as files of one
+//! The common start-up of drivers of disks: they look for disks at their devices, and serve them as files of one
 //! directory.
 
 use alloc::boxed::Box;
@@ -11,9 +11,9 @@ use quire_rt::device::{self, Device};
 use quire_rt::ipc::{self, Receiver};
 use quire_rt::{Errno, args, eprintln, fs};
 
-/// Drives the devices that the program was started with, as files in the directory that it was started with: the exit
-/// status. `find` looks for the disk of a device, which is let go where there is none (ENODEV), or where it cannot be
-/// used. Without a disk there is nothing to do.
+/// Drives the devices with which the program was started, as files in the directory with which it was started; returns
+/// the exit status. `find` looks for a device's disk; a device without one (ENODEV), or whose disk cannot be used, is
+/// released. Without a disk the program ends.
 pub fn run<D: Disk + 'static>(program: &CStr, naming: Naming, find: impl Fn(Device) -> Result<D, Errno>) -> i32 {
     let told = program.to_string_lossy();
     let start = || -> Result<Option<(Receiver, Disks<'static>)>, Errno> {

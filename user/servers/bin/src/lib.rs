@@ -1,4 +1,4 @@
-//! What all servers of names do: they say that they are ready, and answer one request after the other.
+//! The common part of all servers of names: they announce that they are ready, and answer one request after the other.
 
 #![no_std]
 
@@ -15,24 +15,24 @@ use quire_rt::abi::names::{TRANSFER_MAX, op};
 use quire_rt::ipc::{self, Message, Patience, Received, Receiver, What};
 use quire_rt::{Errno, eprintln, io};
 
-/// The descriptor that init waits for the end of.
+/// The descriptor whose end init waits for.
 const READY: i32 = 3;
 
-/// Says that the server is mounted, and serves until it cannot receive any more: the exit status. `answer` is told the
-/// sender's badge, the request, and how many bytes of text may be answered.
+/// Announces that the server is mounted, and serves until it cannot receive any more; returns the exit status. `answer`
+/// gets the sender's badge, the request, and the maximum length of a text in the answer.
 pub fn serve(name: &str, receiver: Receiver, answer: impl FnMut(u64, &Request<'_>, usize) -> Answer) -> i32 {
     serve_and_rest(name, receiver, &mut { answer })
 }
 
-/// A server that has something to do when nobody has asked for a while.
+/// A server that has work to do when no request has arrived for a while.
 pub trait Serve {
     /// Answers a request; see [`serve`].
     fn answer(&mut self, badge: u64, request: &Request<'_>, room: usize) -> Answer;
-    /// How long it waits for the next request before it rests.
+    /// How long it waits for the next request before [`Serve::rest`] is called.
     fn patience(&self) -> Patience {
         Patience::Endless
     }
-    /// Its patience is over: no request has come.
+    /// Called when no request has arrived in that time.
     fn rest(&mut self) {}
 }
 
@@ -74,12 +74,12 @@ fn one(
     let (path, text) = lengths(message.label, &message.words)?;
     let len = path + text;
     if texts.len() < len {
-        // (It is never larger than the longest request.)
+        // (It never grows beyond the longest request.)
         texts.try_reserve_exact(len - texts.len()).map_err(|_| Errno::ENOMEM)?;
         texts.resize(len, 0);
     }
     let texts = &mut texts[..len];
-    // (Windows of the kernel's are always there; another caller's page may be missing.)
+    // (Windows of the kernel's calls are always resident; a page of another caller may be missing.)
     if !texts.is_empty() && ipc::read_window(0, 0, 0, texts)? != texts.len() {
         return Err(Errno::EFAULT);
     }
@@ -104,7 +104,7 @@ fn send(receiver: Receiver, answer: &Answer, patience: Patience) -> Result<Recei
     };
     let mut attachments = Attachments::default();
     attachments.handles[0] = AttachedHandle { number, rights };
-    // (If it cannot be lent, to a caller that is not the kernel, there is no answer yet.)
+    // (If the handle cannot be lent, because the caller is not the kernel, the call has not been answered yet.)
     match receiver.reply_carrying_receive(&message, &attachments, patience) {
         Err(error @ (Errno::EBADF | Errno::EMFILE | Errno::EPERM | Errno::ENOMEM)) => {
             receiver.reply_receive(&Message { label: error.to_ret() as u64, ..Message::default() }, patience)

@@ -1,4 +1,4 @@
-//! What ioctl asks of a disk, with Linux's numbers ([`quire_abi::block`]).
+//! Requests of ioctl for a disk, with Linux's numbers ([`quire_abi::block`]).
 
 use alloc::vec::Vec;
 
@@ -9,11 +9,11 @@ use quire_fs::request::Answer;
 use crate::disk::{Disk, SECTOR};
 use crate::volume::Disks;
 
-/// The block size that programs use, without further meaning here.
+/// The block size that programs use; it has no further meaning here.
 const BLOCK: u32 = 4096;
 
-/// Answers the request with this number, whose argument has the bytes `text`, for the volume `number`; `user` is whose
-/// request it is. ENOTTY.
+/// Answers the request with the number `which`, whose argument is `text`, for the volume `number`; `user` is the
+/// requesting user. ENOTTY.
 pub fn control(disks: &mut Disks<'_>, number: u64, which: u64, text: &[u8], user: u32) -> Result<Answer, Errno> {
     let needs_root = matches!(which as usize, request::FLSBUF | request::RRPART);
     if needs_root && user != 0 {
@@ -27,7 +27,7 @@ pub fn control(disks: &mut Disks<'_>, number: u64, which: u64, text: &[u8], user
     }
 }
 
-/// A property of the disk, as the program gets it.
+/// A property of the disk, in the format for the program.
 fn property(disk: &mut dyn Disk, which: usize) -> Result<Vec<u8>, Errno> {
     let word = |word: u32| copy(&word.to_ne_bytes());
     let long = |long: u64| copy(&long.to_ne_bytes());
@@ -51,8 +51,8 @@ fn copy(bytes: &[u8]) -> Result<Vec<u8>, Errno> {
     Ok(copy)
 }
 
-/// Discards the bytes that the argument names: where they begin, and how many. EINVAL for what are no whole sectors of
-/// the disk.
+/// Discards the bytes that the argument names by their start and number. EINVAL if they are not whole sectors of the
+/// disk.
 fn discard(disk: &mut dyn Disk, text: &[u8]) -> Result<(), Errno> {
     let word = |at: usize| text.get(at..at + 8).and_then(|word| word.try_into().ok()).map(u64::from_ne_bytes);
     let (start, len) = word(0).zip(word(8)).ok_or(Errno::EINVAL)?;

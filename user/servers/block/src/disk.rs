@@ -1,33 +1,34 @@
-//! A disk, and transfers of any place and length by whole sectors.
+//! Disks, and transfers of any position and length made of whole sectors.
 
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use quire_abi::Errno;
 
-/// Bytes of a sector: what disks count in.
+/// The size of a sector in bytes: the unit of disks.
 pub const SECTOR: usize = 512;
 
-/// What a driver provides. Transfers are of whole sectors within the disk, and of [`Disk::most`] bytes at most.
+/// The interface of a driver. Transfers consist of whole sectors within the disk, and have at most [`Disk::most`]
+/// bytes.
 pub trait Disk {
     /// How many sectors it has.
     fn sectors(&self) -> u64;
     /// Whether it cannot be written.
     fn is_read_only(&self) -> bool;
-    /// The most bytes of a transfer, a multiple of a sector.
+    /// The maximum number of bytes of a transfer, a multiple of a sector.
     fn most(&self) -> usize;
     /// Reads from a sector on.
     fn read(&mut self, sector: u64, to: &mut [u8]) -> Result<(), Errno>;
     /// Writes from a sector on.
     fn write(&mut self, sector: u64, from: &[u8]) -> Result<(), Errno>;
-    /// What was written is kept from now on, whatever happens to the machine.
+    /// Makes everything that was written permanent, whatever happens to the machine.
     fn flush(&mut self) -> Result<(), Errno>;
-    /// Bytes that it writes at once.
+    /// The number of bytes that it writes at once.
     fn physical(&self) -> u32 {
         SECTOR as u32
     }
-    /// The content of `sectors` sectors from `sector` on is not needed any more; it may be all of the disk's.
-    /// EOPNOTSUPP if the disk has no use for that.
+    /// Discards the content of `sectors` sectors from `sector` on, possibly the whole disk. EOPNOTSUPP if the disk does
+    /// not support that.
     fn discard(&mut self, sector: u64, sectors: u64) -> Result<(), Errno> {
         let _ = (sector, sectors);
         Err(Errno::EOPNOTSUPP)
@@ -39,7 +40,7 @@ pub fn len(disk: &dyn Disk) -> u64 {
     disk.sectors().saturating_mul(SECTOR as u64)
 }
 
-/// The part of a transfer that lies within the disk.
+/// The part of a transfer that is within the disk.
 fn within(disk: &dyn Disk, at: u64, wanted: usize) -> usize {
     usize::try_from(len(disk).saturating_sub(at)).unwrap_or(usize::MAX).min(wanted)
 }
@@ -64,7 +65,7 @@ fn piece(disk: &dyn Disk, at: u64, left: usize) -> usize {
     left.min(disk.most() - before)
 }
 
-/// Reads `wanted` bytes from a place on, fewer at the disk's end.
+/// Reads `wanted` bytes from a position on, fewer at the disk's end.
 pub fn read(disk: &mut dyn Disk, at: u64, wanted: usize) -> Result<Vec<u8>, Errno> {
     let wanted = within(disk, at, wanted);
     if wanted == 0 {
@@ -81,8 +82,8 @@ pub fn read(disk: &mut dyn Disk, at: u64, wanted: usize) -> Result<Vec<u8>, Errn
     Ok(all)
 }
 
-/// Writes bytes from a place on: how many, fewer at the disk's end. Of a sector that is written in part, the rest is
-/// read first. ENOSPC at the end, EROFS.
+/// Writes bytes from a position on; returns how many, fewer at the disk's end. If a sector is only partly written, the
+/// rest of it is read first. ENOSPC at the end, EROFS.
 pub fn write(disk: &mut dyn Disk, at: u64, bytes: &[u8]) -> Result<usize, Errno> {
     if disk.is_read_only() {
         return Err(Errno::EROFS);

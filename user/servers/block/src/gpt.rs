@@ -1,5 +1,6 @@
-//! A table of GUIDs: a header in the second sector, with an array of entries, and both again at the disk's end. Each
-//! has a checksum. The crate `gpt_disk_types` has the form and the sums. (UEFI Specification 2.10, 5.3.)
+//! The GUID partition table: a header in the second sector, with an array of entries, and copies of both at the disk's
+//! end. Each has a checksum. The crate `gpt_disk_types` implements the format and the checksums. (UEFI Specification
+//! 2.10, 5.3.)
 
 use alloc::vec::Vec;
 
@@ -12,10 +13,10 @@ use crate::table::{Damage, Table, read};
 /// The sector of the first header.
 const FIRST: u64 = 1;
 
-/// The most bytes of an array.
+/// The maximum size of an array in bytes.
 const ARRAY_MOST: u64 = 128 << 10;
 
-/// Enters the partitions of the first table that is whole.
+/// Enters the partitions of the first intact table.
 pub(crate) fn find(disk: &mut dyn Disk, table: &mut Table) -> Result<(), Errno> {
     let last = disk.sectors().saturating_sub(1);
     if enter(disk, FIRST, table)? {
@@ -25,7 +26,7 @@ pub(crate) fn find(disk: &mut dyn Disk, table: &mut Table) -> Result<(), Errno> 
     table.note(if is_there { Damage::FirstTable } else { Damage::BothTables })
 }
 
-/// Enters the partitions of the table with the header in this sector. `false` if it is not whole.
+/// Enters the partitions of the table with the header in this sector. `false` if the table is not intact.
 fn enter(disk: &mut dyn Disk, at: u64, table: &mut Table) -> Result<bool, Errno> {
     let sectors = disk.sectors();
     if at >= sectors {

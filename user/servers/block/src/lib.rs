@@ -1,12 +1,12 @@
-//! What drivers of disks share: a directory in which each disk and each of its partitions is a file, as a part of the
-//! protocol of `docs/names.md`.
+//! The common part of drivers of disks: a directory in which each disk and each of its partitions is a file,
+//! implementing a part of the protocol of `docs/names.md`.
 //!
 //! Floors, lowest first; none imports a higher one:
-//! - [`disk`]: what a driver provides, and transfers of any length by whole sectors.
-//! - [`table`]: what a disk's table says of its partitions.
-//! - `mbr`, `gpt`: the two kinds of it.
+//! - [`disk`]: the interface of a driver, and transfers of any length made of whole sectors.
+//! - [`table`]: a disk's partitions according to its table.
+//! - `mbr`, `gpt`: the two kinds of tables.
 //! - [`volume`]: disks and partitions with their names and numbers.
-//! - [`control`]: what ioctl asks.
+//! - [`control`]: requests of ioctl.
 //! - [`serve`]: requests and their answers.
 
 #![no_std]

@@ -1,5 +1,6 @@
-//! The table of a PC's disk: four entries in the first sector. One of them may be an extended partition, in which a
-//! chain of sectors of the same form names logical ones, from 5 on. The crate `gpt_disk_types` has the form.
+//! The partition table of a PC's disk: four entries in the first sector. One of them may be an extended partition, in
+//! which a chain of sectors of the same format defines logical ones, numbered from 5. The crate `gpt_disk_types`
+//! implements the format.
 
 use gpt_disk_types::{MasterBootRecord, MbrPartitionRecord};
 use quire_abi::Errno;
@@ -7,33 +8,33 @@ use quire_abi::Errno;
 use crate::disk::Disk;
 use crate::table::{Damage, Sector, Table, read};
 
-/// Kinds of partition: an extended one, in three dialects, and the one that covers a disk with a table of GUIDs.
+/// Types of partitions: three types of an extended one, and the one that covers a disk with a GUID partition table.
 const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
 const PROTECTIVE: u8 = 0xee;
 
 /// The number of the first logical partition.
 const FIRST_LOGICAL: u32 = 5;
 
-/// The most links of a chain that are followed. (Linux numbers as many.)
+/// The maximum number of links of a chain that are followed. (Linux numbers as many.)
 const LONGEST: usize = 60;
 
-/// What may be mounted of an extended partition: its first two sectors, as on Linux, so that nobody makes a file system
-/// of it by mistake.
+/// The part of an extended partition that is accessible: its first two sectors, as on Linux, so that nobody makes a
+/// file system on it by mistake.
 const SHOWN: u64 = 2;
 
 /// Four entries.
 pub(crate) type Entries = [MbrPartitionRecord; 4];
 
-/// The entries in a sector; `None` for one that has no table.
+/// The entries in a sector; `None` if it contains no table.
 pub(crate) fn parse(sector: &Sector) -> Option<Entries> {
     let record: MasterBootRecord = bytemuck::pod_read_unaligned(sector);
-    // (The first sector of a file system ends with the same two bytes, and has a program where the entries would be.)
+    // (The first sector of a file system ends with the same two bytes, and has a program in place of the entries.)
     let is_table =
         record.signature == [0x55, 0xaa] && record.partitions.iter().all(|entry| entry.boot_indicator & 0x7f == 0);
     is_table.then_some(record.partitions)
 }
 
-/// Whether the disk has a table of GUIDs.
+/// Whether the disk has a GUID partition table.
 pub(crate) fn protects(entries: &Entries) -> bool {
     entries.iter().any(|entry| entry.os_indicator == PROTECTIVE)
 }
@@ -62,7 +63,7 @@ pub(crate) fn find(disk: &mut dyn Disk, entries: &Entries, table: &mut Table) ->
             table.note(Damage::Outside(number))?;
         } else {
             table.enter(number, start..start + len.min(SHOWN), sectors)?;
-            // (A second one has no place in the numbers.)
+            // (There are no numbers for a second one.)
             extended.get_or_insert(start..start + len);
         }
     }
@@ -76,7 +77,7 @@ pub(crate) fn find(disk: &mut dyn Disk, entries: &Entries, table: &mut Table) ->
         let Some([logical, next, ..]) = parse(&sector) else { return table.note(Damage::Chain(at)) };
         if is_used(&logical) && !EXTENDED.contains(&logical.os_indicator) {
             let first = at + start(&logical);
-            // (It ends where the extended partition does.)
+            // (It ends at the end of the extended partition at the latest.)
             table.enter(number, first..first + len(&logical), extended.end)?;
             number += 1;
         }
@@ -84,7 +85,7 @@ pub(crate) fn find(disk: &mut dyn Disk, entries: &Entries, table: &mut Table) ->
             return Ok(());
         }
         let there = extended.start + start(&next);
-        // (Tools write chains in the order of the disk or not.)
+        // (Tools may write chains in an order that differs from that on the disk.)
         if seen[..=link].contains(&there) || there >= extended.end {
             return table.note(Damage::Chain(at));
         }

@@ -1,4 +1,4 @@
-//! Requests and their answers: a directory with a file for each disk, which is root's to read and write.
+//! Requests and their answers: a directory with a file for each disk, which only root can read and write.
 
 use quire_abi::Errno;
 use quire_abi::flags::Open;
@@ -43,7 +43,7 @@ impl Names for Disks<'_> {
 }
 
 impl Disks<'_> {
-    /// Does what is asked; `room` is that of window 1.
+    /// Handles a request; `room` is the size of window 1.
     pub fn serve(&mut self, request: &Request<'_>, room: usize) -> Answer {
         self.try_serve(request, room).unwrap_or_else(Answer::error)
     }
@@ -138,7 +138,7 @@ impl Disks<'_> {
             number => {
                 let volume = self.with_number(number)?;
                 let size = volume.len() * SECTOR as u64;
-                // (In place of when it was changed.)
+                // (In place of the time of the last change.)
                 Found { number, mode: FILE.mode, links: 1, size, changed: volume.device, ..Found::default() }
             }
         };
@@ -244,7 +244,7 @@ major minor  #blocks  name
         }
     }
 
-    /// Numbers follow from what a partition is.
+    /// Numbers are derived from the properties of a partition.
     #[test]
     fn a_partition_that_changes_is_another_one() {
         let mut disks = disks();

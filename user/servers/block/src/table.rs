@@ -1,7 +1,7 @@
-//! The partitions of a disk: what its table says, checked against the disk.
+//! The partitions of a disk: the contents of its table, checked against the disk.
 //!
-//! A table may say anything. So what it names is bounded, lies on the disk, and overlaps nothing that came before; what
-//! does not is left out, and is said to be damage. The whole disk is there in any case.
+//! A table may contain anything. So only partitions are accepted that are within limits, on the disk, and do not
+//! overlap earlier ones; others are omitted and reported as damage. The file of the whole disk exists in any case.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -11,10 +11,10 @@ use quire_abi::Errno;
 
 use crate::disk::{Disk, SECTOR};
 
-/// The most partitions of a disk: what a table of GUIDs ordinarily has room for.
+/// The maximum number of partitions of a disk: the usual capacity of a GUID partition table.
 pub const MOST: usize = 128;
 
-/// The most damage that is noted.
+/// The maximum number of reports of damage that are recorded.
 const MOST_DAMAGE: usize = 8;
 
 /// A sector's bytes.
@@ -29,18 +29,18 @@ pub struct Partition {
     pub sectors: Range<u64>,
 }
 
-/// What is wrong with a table.
+/// A defect of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// This partition does not lie on the disk.
+    /// This partition is not completely on the disk.
     Outside(u32),
     /// This partition overlaps another one.
     Overlaps(u32),
-    /// The chain of logical partitions ends here in nothing that makes sense.
+    /// The chain of logical partitions is invalid from this sector on.
     Chain(u64),
-    /// The first table of GUIDs is not usable, and the second one is used.
+    /// The first GUID partition table is damaged, and the second one is used.
     FirstTable,
-    /// Neither table of GUIDs is usable.
+    /// Both GUID partition tables are damaged.
     BothTables,
     /// There are more partitions than [`MOST`].
     TooMany,
@@ -72,7 +72,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Enters a partition if there is room for it on a disk of `disk` sectors, and nothing of it is another's. ENOMEM.
+    /// Enters a partition if it fits on a disk of `disk` sectors and overlaps no other one. ENOMEM.
     pub(crate) fn enter(&mut self, number: u32, sectors: Range<u64>, disk: u64) -> Result<(), Errno> {
         if sectors.is_empty() || sectors.end > disk {
             return self.note(Damage::Outside(number));
@@ -89,7 +89,7 @@ impl Table {
         Ok(())
     }
 
-    /// Notes damage, the first of it. ENOMEM.
+    /// Records damage, up to the maximum. ENOMEM.
     pub(crate) fn note(&mut self, damage: Damage) -> Result<(), Errno> {
         if self.damage.len() >= MOST_DAMAGE || self.damage.contains(&damage) {
             return Ok(());
@@ -100,7 +100,7 @@ impl Table {
     }
 }
 
-/// A sector of a table; `None`, and it is noted, if it cannot be read.
+/// Reads a sector of a table; if it cannot be read, records that and returns `None`.
 pub(crate) fn read(disk: &mut dyn Disk, sector: u64, table: &mut Table) -> Result<Option<Sector>, Errno> {
     let mut bytes = [0; SECTOR];
     match disk.read(sector, &mut bytes) {

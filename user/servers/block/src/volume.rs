@@ -1,4 +1,4 @@
-//! Disks and their partitions, with the names and numbers that they have as files.
+//! Disks and their partitions, with the names and numbers of their files.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -14,7 +14,7 @@ use crate::{gpt, mbr};
 
 /// The directory's number.
 pub const ROOT: u64 = 0;
-/// The number of the file with the list of all disks and partitions.
+/// The number of the file that lists all disks and partitions.
 pub const LIST: u64 = 1;
 /// The number of the first disk.
 const FIRST: u64 = 2;
@@ -24,19 +24,19 @@ const PARTITION: u64 = 1 << 47;
 /// The name of that file.
 pub const LIST_NAME: &[u8] = b"partitions";
 
-/// The major number of partitions that have no minor one among those of their disk, as on Linux.
+/// The major number of partitions for which their disk has no minor number left, as on Linux.
 const FURTHER: u64 = 259;
 
-/// How a driver's disks are called, as on Linux.
+/// The naming scheme of a driver's disks, as on Linux.
 #[derive(Clone, Copy, Debug)]
 pub struct Naming {
     /// What all names begin with.
     pub prefix: &'static [u8],
-    /// What follows for the first one; the next character for the next one.
+    /// The suffix of the first one; the next character for the next one.
     pub first: u8,
     /// Their major number.
     pub major: u64,
-    /// Minor numbers of a disk, the whole one's included.
+    /// The number of minor numbers per disk, including the whole disk's.
     pub minors: u64,
 }
 
@@ -45,7 +45,7 @@ pub struct Naming {
 pub struct Volume {
     /// Its name in the directory.
     pub name: Vec<u8>,
-    /// Its number in the protocol: the same whenever a driver finds it, and no other partition's.
+    /// Its number in the protocol: the same whenever a driver finds it, and different from every other partition's.
     pub number: u64,
     /// Its device number.
     pub device: u64,
@@ -78,12 +78,12 @@ pub struct Disks<'a> {
     disks: Vec<Box<dyn Disk + 'a>>,
     /// Disks, each followed by its partitions.
     volumes: Vec<Volume>,
-    /// Minor numbers of partitions that their disks have none for.
+    /// The number of minor numbers in use for partitions for which their disk had none left.
     further: u64,
     report: fn(&[u8], &Damage),
 }
 
-/// Part of a disk, as a disk.
+/// A part of a disk that is accessed as a disk.
 struct Part<'a> {
     disk: &'a mut dyn Disk,
     sectors: Range<u64>,
@@ -116,8 +116,8 @@ impl Disk for Part<'_> {
     }
 }
 
-/// The number of a disk or partition. It follows from what it is, so that a file that is open when the driver is
-/// started again, or the table changed, refers to the same sectors or to nothing.
+/// The number of a disk or partition. It is derived from its properties, so that a file that is open when the driver is
+/// restarted or the table is changed refers to the same sectors or to nothing.
 fn number_of(disk: usize, partition: u32, sectors: &Range<u64>) -> u64 {
     if partition == 0 {
         return FIRST + disk as u64;
@@ -132,7 +132,7 @@ fn number_of(disk: usize, partition: u32, sectors: &Range<u64>) -> u64 {
     PARTITION + hash % PARTITION
 }
 
-/// Reads a disk's table. No table is one without partitions. ENOMEM.
+/// Reads a disk's table. A disk without a table has no partitions. ENOMEM.
 pub fn find(disk: &mut dyn Disk) -> Result<Table, Errno> {
     let mut table = Table::default();
     let Some(first) = read(disk, 0, &mut table)? else { return Ok(table) };
@@ -145,7 +145,7 @@ pub fn find(disk: &mut dyn Disk) -> Result<Table, Errno> {
 }
 
 impl<'a> Disks<'a> {
-    /// None yet. `report` is told what is wrong with the table of the disk of a name.
+    /// No disks yet. `report` is called with the name of a disk and a defect of its table.
     pub fn new(naming: Naming, report: fn(&[u8], &Damage)) -> Self {
         Self { naming, disks: Vec::new(), volumes: Vec::new(), further: 0, report }
     }
@@ -155,7 +155,7 @@ impl<'a> Disks<'a> {
         self.disks.is_empty()
     }
 
-    /// A further disk, with its partitions. ENOMEM.
+    /// Adds a disk, with its partitions. ENOMEM.
     pub fn add(&mut self, disk: Box<dyn Disk + 'a>) -> Result<(), Errno> {
         let (number, sectors) = (self.disks.len(), disk.sectors());
         self.disks.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
@@ -166,7 +166,7 @@ impl<'a> Disks<'a> {
         self.scan(number)
     }
 
-    /// The name and numbers of a partition of a disk, or of the whole. ENOMEM.
+    /// The name and numbers of a partition of a disk, or of the whole disk. ENOMEM.
     fn volume(&mut self, disk: usize, partition: u32, sectors: Range<u64>) -> Result<Volume, Errno> {
         let mut name = Vec::new();
         name.try_reserve_exact(self.naming.prefix.len() + 16).map_err(|_| Errno::ENOMEM)?;
@@ -188,7 +188,7 @@ impl<'a> Disks<'a> {
         Ok(Volume { name, number, device, partition, disk, sectors })
     }
 
-    /// Reads a disk's table again. Partitions that are as before keep their numbers; files of others answer ENOENT.
+    /// Reads a disk's table again. Unchanged partitions keep their numbers; files of others return ENOENT.
     pub fn scan(&mut self, disk: usize) -> Result<(), Errno> {
         let table = find(&mut **self.disks.get_mut(disk).ok_or(Errno::ENXIO)?)?;
         let whole = self.volumes.iter().position(|volume| volume.disk == disk).ok_or(Errno::ENXIO)?;
@@ -219,36 +219,36 @@ impl<'a> Disks<'a> {
         &self.volumes
     }
 
-    /// The volume with a number. ENOENT.
+    /// The volume with this number. ENOENT.
     pub fn with_number(&self, number: u64) -> Result<&Volume, Errno> {
         self.volumes.iter().find(|volume| volume.number == number).ok_or(Errno::ENOENT)
     }
 
-    /// Whether a volume cannot be written.
+    /// Whether a volume is read-only.
     pub fn is_read_only(&self, volume: &Volume) -> bool {
         self.disks[volume.disk].is_read_only()
     }
 
-    /// Has `with` do something with the disk or partition of a number. ENOENT.
+    /// Calls `with` with the disk or partition that has this number. ENOENT.
     pub fn with<R>(&mut self, number: u64, with: impl FnOnce(&mut dyn Disk) -> Result<R, Errno>) -> Result<R, Errno> {
         let volume = self.with_number(number)?;
         let (disk, sectors) = (volume.disk, volume.sectors.clone());
         with(&mut Part { disk: &mut *self.disks[disk], sectors })
     }
 
-    /// Reads the table of the disk again that is a volume. EINVAL for a partition, as on Linux.
+    /// Reads the table of a disk again. EINVAL for a partition, as on Linux.
     pub fn scan_again(&mut self, number: u64) -> Result<(), Errno> {
         let volume = self.with_number(number)?;
         if volume.is_whole() { self.scan(volume.disk) } else { Err(Errno::EINVAL) }
     }
 
-    /// What was written to any disk is kept from now on.
+    /// Makes everything that was written to any disk permanent.
     pub fn flush(&mut self) -> Result<(), Errno> {
         // (All are tried.)
         self.disks.iter_mut().map(|disk| disk.flush()).fold(Ok(()), Result::and)
     }
 
-    /// The list of all, as Linux's /proc/partitions has it. ENOMEM.
+    /// The list of all disks and partitions, in the format of Linux's /proc/partitions. ENOMEM.
     pub fn list(&self) -> Result<Vec<u8>, Errno> {
         const LINE: usize = 64;
         let mut list = Vec::new();
@@ -264,7 +264,7 @@ impl<'a> Disks<'a> {
     }
 }
 
-/// Writes to bytes in which there is room.
+/// Appends to a vector that has room.
 struct Text<'a>(&'a mut Vec<u8>);
 
 impl Write for Text<'_> {

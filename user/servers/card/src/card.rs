@@ -22,52 +22,52 @@ mod command {
     pub const WRITE_ONE: u32 = 24;
     pub const WRITE_MANY: u32 = 25;
     pub const APPLICATION: u32 = 55;
-    /// After [`APPLICATION`]: the width of the bus, and what voltages there are.
+    /// After [`APPLICATION`]: the width of the bus, and the available voltages.
     pub const BUS_WIDTH: u32 = 6;
     pub const OPERATE: u32 = 41;
 }
 
-/// 2.7 to 3.6 V, and a pattern that comes back.
+/// 2.7 to 3.6 V, and a pattern that the card returns.
 const CONDITION: u32 = 0x1aa;
 /// 3.2 to 3.4 V.
 const VOLTAGES: u32 = 0x0030_0000;
-/// The host knows cards that count in sectors; a card counts so.
+/// The host supports cards that are addressed by sectors; the card is addressed in this way.
 const HIGH_CAPACITY: u32 = 1 << 30;
 /// The card has powered up.
 const POWERED_UP: u32 = 1 << 31;
 
-/// Switches the first group of functions to high speed; the answer has 64 bytes.
+/// Switches the first group of functions to high speed; the response has 64 bytes.
 const TO_HIGH_SPEED: u32 = 0x80ff_fff1;
 const SWITCH_STATUS: usize = 64;
 
-/// Clocks: the usual one, and at high speed.
+/// Clocks: the default one, and that of high speed.
 const USUAL: u32 = 25_000_000;
 const FAST: u32 = 50_000_000;
 
-/// The card is ready for data, and in the state for transfers.
+/// The card is ready for data, and in the transfer state.
 const READY: u32 = 1 << 8;
 
-/// How often a card that powers up is asked, with a pause in microseconds: a second in all.
+/// How often a card that powers up is polled, with a pause in microseconds: a second in total.
 const ASKED: usize = 1000;
 const PAUSE: u64 = 1000;
 
 /// Tries of a transfer.
 const TRIES: usize = 3;
 
-/// The most bytes of a transfer.
+/// The maximum number of bytes of a transfer.
 const MOST: usize = 64 << 10;
 
 /// A card that was identified.
 pub struct Card<R> {
     host: Host<R>,
-    /// Its number on the bus, in the upper half.
+    /// Its address on the bus, in the upper half.
     address: u32,
     sectors: u64,
     counts_sectors: bool,
 }
 
 impl<R: Registers> Card<R> {
-    /// Finds the card of a controller. ENODEV if there is none, or one that is no memory card.
+    /// Finds the card of a controller. ENODEV if there is none, or if it is not a memory card.
     pub fn find(mut host: Host<R>, pause: impl Fn(u64)) -> Result<Self, Errno> {
         host.command(command::IDLE, 0, Response::None)?;
         let is_second = match host.command(command::SEND_CONDITION, CONDITION, Response::Short) {
@@ -101,7 +101,7 @@ impl<R: Registers> Card<R> {
         self.host.command(index, argument, Response::Short).map(drop)
     }
 
-    /// To high speed, if the card agrees.
+    /// Switches to high speed, if the card supports it.
     fn speed_up(&mut self) -> Result<(), Errno> {
         let mut status = [0; SWITCH_STATUS];
         self.host.read(command::SWITCH, TO_HIGH_SPEED, &mut status, SWITCH_STATUS)?;
@@ -123,7 +123,7 @@ impl<R: Registers> Card<R> {
         u32::try_from(at).map_err(|_| Errno::EINVAL)
     }
 
-    /// Tries a transfer a few times: lines may be disturbed.
+    /// Tries a transfer several times: there may be interference on the lines.
     fn repeated(&mut self, mut transfer: impl FnMut(&mut Host<R>) -> Result<(), Errno>) -> Result<(), Errno> {
         let mut done = Err(Errno::EIO);
         for _ in 0..TRIES {
@@ -136,7 +136,7 @@ impl<R: Registers> Card<R> {
         done.map_err(|_| Errno::EIO)
     }
 
-    /// Until what was written is in the card's memory.
+    /// Waits until the written data is in the card's memory.
     fn wait_until_ready(&mut self) -> Result<(), Errno> {
         for _ in 0..ASKED {
             let [status, ..] = self.host.command(command::STATUS, self.address, Response::Short)?;
@@ -149,7 +149,7 @@ impl<R: Registers> Card<R> {
     }
 }
 
-/// Asks a card to power up, until it has; returns what it says of itself.
+/// Powers a card up, and polls it until it is ready; returns the register in which it describes itself.
 fn power_up<R: Registers>(host: &mut Host<R>, is_second: bool, pause: impl Fn(u64)) -> Result<u32, Errno> {
     let capacity = if is_second { HIGH_CAPACITY } else { 0 };
     for _ in 0..ASKED {

@@ -2,17 +2,17 @@
 
 use quire_abi::Errno;
 
-/// What the controller's driver needs of its surroundings.
+/// The environment that the controller's driver needs.
 pub trait Registers {
     /// Reads a register.
     fn read(&self, at: usize) -> Result<u32, Errno>;
     /// Writes a register.
     fn write(&self, at: usize, value: u32) -> Result<(), Errno>;
-    /// Reads words from one register, one after the other.
+    /// Reads words from one register repeatedly.
     fn read_words(&self, at: usize, to: &mut [u8]) -> Result<(), Errno>;
     /// Writes words to one register.
     fn write_words(&self, at: usize, from: &[u8]) -> Result<(), Errno>;
-    /// Waits for the controller's interrupt, or for a while.
+    /// Waits for the controller's interrupt, or for a short time.
     fn rest(&mut self);
     /// Waits for `microseconds`.
     fn pause(&self, microseconds: u64);
@@ -65,7 +65,7 @@ mod control {
     pub const POWER: u32 = 0xf << 8;
 }
 
-/// The state: a command, or data are on their way.
+/// In the state: a command, or data, are in progress.
 const BUSY: u32 = 3;
 
 /// Transfer modes.
@@ -76,18 +76,18 @@ mod mode {
     pub const MULTIPLE: u32 = 1 << 5;
 }
 
-/// What a command is answered with.
+/// The kind of response to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Response {
     /// Nothing.
     None,
     /// A long one, R2.
     Long,
-    /// A short one, R1, R6 or R7.
+    /// A short response: R1, R6 or R7.
     Short,
-    /// A short one without a checksum, R3.
+    /// A short response without a checksum: R3.
     Plain,
-    /// A short one, and the card is busy for a while, R1b.
+    /// A short response, after which the card is busy for a while: R1b.
     Busy,
 }
 
@@ -103,10 +103,10 @@ impl Response {
     }
 }
 
-/// How long a command or a block may take, in nanoseconds.
+/// The maximum time for a command or a block, in nanoseconds.
 const PATIENCE: u64 = 2_000_000_000;
 
-/// Looks at a register before it rests.
+/// How often a register is polled before the driver rests.
 const LOOKS: usize = 8;
 
 /// Bytes of a block.
@@ -119,7 +119,7 @@ pub struct Host<R> {
 }
 
 impl<R: Registers> Host<R> {
-    /// Resets the controller, and gives the card power and its first clock. EIO if it does not react.
+    /// Resets the controller, and gives the card power and its first clock. EIO if it does not respond.
     pub fn new(registers: R) -> Result<Self, Errno> {
         let mut this = Self { registers, base_hertz: 0 };
         this.registers.write(at::CLOCK, clock::RESET_ALL)?;
@@ -133,7 +133,7 @@ impl<R: Registers> Host<R> {
         this.registers.write(at::STATUS_ENABLE, status::ALL)?;
         this.registers.write(at::SIGNAL_ENABLE, 0)?;
         this.set_clock(400_000)?;
-        // A card takes 74 clocks to wake up.
+        // A card needs 74 clocks to wake up.
         this.registers.pause(2000);
         Ok(this)
     }
@@ -150,7 +150,7 @@ impl<R: Registers> Host<R> {
 
     /// Sets the clock of the card, to at most `hertz`.
     pub fn set_clock(&mut self, hertz: u32) -> Result<(), Errno> {
-        // The base is divided by twice this number, which has ten bits.
+        // The base clock is divided by twice this number, which has ten bits.
         let divisor = self.base_hertz.div_ceil(2 * hertz).min(0x3ff);
         let divisor = if self.base_hertz <= hertz { 0 } else { divisor };
         let bits = (divisor & 0xff) << 8 | (divisor >> 8) << 6 | clock::LONGEST_TIMEOUT;
@@ -160,13 +160,13 @@ impl<R: Registers> Host<R> {
         self.registers.write(at::CLOCK, bits | clock::INTERNAL | clock::CARD)
     }
 
-    /// Four data lines instead of one, and at high speed other moments at which they are sampled.
+    /// Uses four data lines instead of one; at high speed they are sampled at different times.
     pub fn set_bus(&mut self, is_fast: bool) -> Result<(), Errno> {
         let speed = if is_fast { control::HIGH_SPEED } else { 0 };
         self.registers.write(at::CONTROL, control::POWER | control::FOUR_BITS | speed)
     }
 
-    /// Waits until some bits of a register are as wanted.
+    /// Waits until the given bits of a register have the wanted values.
     fn until(&mut self, at: usize, bits: u32, wanted: u32) -> Result<(), Errno> {
         let end = self.registers.now() + PATIENCE;
         while self.registers.read(at)? & bits != wanted {
@@ -178,8 +178,8 @@ impl<R: Registers> Host<R> {
         Ok(())
     }
 
-    /// Waits for a bit of the status, and clears it. ETIMEDOUT for a card that does not answer, EIO for all else that
-    /// goes wrong; then the lines are reset.
+    /// Waits for a bit of the status, and clears it. ETIMEDOUT if the card does not respond, EIO for all other errors;
+    /// then the lines are reset.
     fn await_status(&mut self, wanted: u32) -> Result<(), Errno> {
         let end = self.registers.now() + PATIENCE;
         let mut looks = 0;
@@ -213,7 +213,7 @@ impl<R: Registers> Host<R> {
         self.until(at::CLOCK, clock::RESET_LINES, 0)
     }
 
-    /// Sends a command without data; the answer's words, the lowest first.
+    /// Sends a command without data; returns the words of the response, the lowest first.
     pub fn command(&mut self, index: u32, argument: u32, response: Response) -> Result<[u32; 4], Errno> {
         self.until(at::STATE, BUSY, 0)?;
         self.send(index, argument, response, 0)?;

@@ -3,12 +3,12 @@
 //!
 //! Floors, lowest first; none imports a higher one:
 //! - [`host`]: the controller: clock, commands, the words of its buffer.
-//! - [`csd`]: what a card says of its size.
+//! - [`csd`]: the size of a card, from its description of itself.
 //! - [`card`]: identification, and transfers of sectors.
 //!
-//! All registers are accessed by whole words, since the Pi's first controller knows nothing else. Data goes word by
-//! word through the buffer: of the Pi's controllers, the one that QEMU gives the card to has no DMA that would reach
-//! memory.
+//! All registers are accessed as whole words, since the Pi's first controller supports nothing else. Data is
+//! transferred word by word through the buffer: of the Pi's controllers, the one to which QEMU connects the card has no
+//! DMA that could access memory.
 
 #![no_std]
 

@@ -1,16 +1,16 @@
-//! What is asked of the kernel.
+//! Queries to the kernel.
 
 use quire_abi::Errno;
 use quire_abi::group::{GroupInfo, controller};
 use quire_abi::pressure::Pressure;
 
-/// The kernel, or what stands for it in tests. Groups are named by their keys, 0 for the root.
+/// The kernel, or a substitute in tests. Groups are identified by their keys, 0 for the root.
 pub trait Facts {
-    /// The group with this number, or else with the lowest one above it.
+    /// The group with this number, or else with the next higher one.
     fn group_from(&self, number: u32) -> Option<GroupInfo>;
     /// The pressure in a group; the machine's for the root.
     fn pressure(&self, key: u64) -> Pressure;
-    /// The key of the group with a name below another one.
+    /// The key of the group with this name below another one.
     fn find(&self, parent: u64, name: &[u8]) -> Option<u64>;
     /// Makes a group.
     fn make(&self, parent: u64, name: &[u8]) -> Result<(), Errno>;
@@ -20,13 +20,13 @@ pub trait Facts {
     fn set(&self, key: u64, what: usize, value: u64) -> Result<(), Errno>;
     /// Moves a process there.
     fn move_to(&self, key: u64, pid: u32) -> Result<(), Errno>;
-    /// Kills all in it and below.
+    /// Kills all processes in it and below it.
     fn kill(&self, key: u64) -> Result<(), Errno>;
-    /// The thread of a process with this number, or else with the lowest one above it.
+    /// The thread of a process with this number, or else with the next higher one.
     fn thread_from(&self, pid: u32, tid: u32) -> Option<u32>;
-    /// Takes pages out of memory; how many.
+    /// Reclaims pages; returns how many.
     fn reclaim(&self, key: u64, pages: u64) -> Result<u64, Errno>;
-    /// The process with this number, or else with the lowest one above it: its number, and the key of its group.
+    /// The process with this number, or else with the next higher one: its number, and the key of its group.
     fn process_from(&self, pid: u32) -> Option<(u32, u64)>;
     /// The process that asks.
     fn caller(&self) -> u32;
@@ -35,7 +35,7 @@ pub trait Facts {
 }
 
 impl dyn Facts + '_ {
-    /// The group with a key. The root is one without limits.
+    /// The group with this key. The root has no limits.
     pub fn group(&self, key: u64) -> Option<GroupInfo> {
         if key == 0 {
             return Some(GroupInfo { distributes: controller::ALL, ..GroupInfo::default() });
@@ -53,7 +53,7 @@ impl dyn Facts + '_ {
         })
     }
 
-    /// A group and all below it.
+    /// A group and all groups below it.
     pub fn within(&self, key: u64) -> impl Iterator<Item = GroupInfo> {
         self.groups(1).filter(move |group| self.is_within(group, key))
     }

@@ -1,4 +1,4 @@
-//! The files of a group: what they say, and what writing to them does. Their names and forms are Linux's
+//! The files of a group: their contents, and the effect of writing to them. Their names and formats are Linux's
 //! (cgroup-v2.rst).
 
 use alloc::string::String;
@@ -17,7 +17,7 @@ type Write_ = fn(&dyn Facts, &GroupInfo, &[u8]) -> Result<(), Errno>;
 pub struct File {
     /// Its name.
     pub name: &'static str,
-    /// The controller that it is of, or 0: only groups have it whose parent distributes that.
+    /// The controller that it belongs to, or 0: only groups whose parent distributes that controller have the file.
     pub of: u32,
     /// Whether the root has it.
     pub is_root: bool,
@@ -25,9 +25,9 @@ pub struct File {
     pub read: Option<Read>,
     /// What writing does.
     pub write: Option<Write_>,
-    /// Whether it sets a trigger of the group's pressure instead.
+    /// Whether writing sets a trigger of the group's pressure.
     pub takes_triggers: bool,
-    /// Whether poll tells of changes of the group's state.
+    /// Whether poll reports changes of the group's state.
     pub tells_state: bool,
 }
 
@@ -40,7 +40,7 @@ impl File {
             .sum()
     }
 
-    /// Whether a group has it, whose parent is this.
+    /// Whether a group with this parent has it.
     pub fn is_of(&self, group: &GroupInfo, parent: Option<&GroupInfo>) -> bool {
         match group.key {
             0 => self.is_root,
@@ -103,7 +103,7 @@ pub const FILES: &[File] = &[
 ];
 
 /// What can be distributed.
-/// The most tasks that a machine can have on Linux.
+/// The maximum number of tasks on Linux.
 const MOST_TASKS: u64 = 1 << 22;
 
 const CONTROLLERS: [(&str, u32); 2] = [("memory", controller::MEMORY), ("pids", controller::TASKS)];
@@ -126,8 +126,9 @@ fn subtree_control(_: &dyn Facts, group: &GroupInfo, out: &mut String) {
     write_controllers(out, group.distributes);
 }
 
-/// `+memory` or `-memory`, and the same with `pids`; all words or none. The root always distributes both. EBUSY for a
-/// group with processes, or below which somebody distributes it too; ENOENT if the group has it not itself.
+/// `+memory` or `-memory`, and the same with `pids`; either all words take effect or none. The root always distributes
+/// both. EBUSY for a group that has processes, or has a group below it that distributes the controller too; ENOENT if
+/// the group does not have the controller itself.
 fn set_subtree_control(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno> {
     let (mut on, mut off) = (0, 0);
     for word in plain(text)?.split_ascii_whitespace() {
@@ -157,7 +158,7 @@ fn set_subtree_control(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Res
     if on | off != 0 {
         facts.set(group.key, set::DISTRIBUTES, (group.distributes & !off | on).into())?;
     }
-    // What is not distributed any more is not limited either.
+    // A controller that is not distributed any more imposes no limits either.
     let children = facts.groups(1).filter(|child| off != 0 && child.parent == group.key);
     for child in children {
         for (what, no_limit) in
@@ -169,7 +170,7 @@ fn set_subtree_control(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Res
     Ok(())
 }
 
-/// The controllers' limits, and what stands for none.
+/// The controllers' limits, and the values that mean none.
 const NO_LIMITS: [(u32, usize, u64); 6] = [
     (controller::MEMORY, set::MIN, 0),
     (controller::MEMORY, set::LOW, 0),
@@ -199,7 +200,7 @@ fn kill(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno> 
     facts.kill(group.key)
 }
 
-/// EINVAL for what is no number, ERANGE for another one, as on Linux.
+/// EINVAL if the text is not a number, ERANGE for any other number, as on Linux.
 fn one_of(text: &[u8], known: &[u64]) -> Result<u64, Errno> {
     let number: i32 = plain(text)?.parse().map_err(|_| Errno::EINVAL)?;
     known.iter().find(|known| **known as i64 == i64::from(number)).copied().ok_or(Errno::ERANGE)
@@ -237,7 +238,8 @@ fn procs(facts: &dyn Facts, group: &GroupInfo, out: &mut String) {
     }
 }
 
-/// A process's number; 0 is the one that writes. EBUSY for a group that distributes: it has no processes of its own.
+/// Moves a process to the group; 0 is the writing process. EBUSY for a group that distributes controllers: it may have
+/// no processes itself.
 fn enter(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno> {
     let pid: u32 = plain(text)?.parse().map_err(|_| Errno::EINVAL)?;
     if group.key != 0 && group.distributes != 0 {
@@ -268,11 +270,11 @@ fn swap_events(_: &dyn Facts, group: &GroupInfo, out: &mut String) {
     let _ = writeln!(out, "max {refused}\nfail {refused}");
 }
 
-/// Of the group and all below.
+/// For the group and all groups below it.
 fn memory_stat(facts: &dyn Facts, group: &GroupInfo, out: &mut String) {
     let (mut anon, mut files, mut shared, mut tables, mut stacks) = (0, 0, 0, 0, 0);
     for below in facts.within(group.key) {
-        // (They are counted one after the other.)
+        // (The counts are read one after the other.)
         anon += below.own.saturating_sub(below.files + below.tables + below.stacks) * PAGE;
         files += below.files * PAGE;
         shared += below.shared * PAGE;
@@ -329,7 +331,7 @@ fn reset_peak(facts: &dyn Facts, group: &GroupInfo, _: &[u8]) -> Result<(), Errn
     facts.set(group.key, set::PEAK, 0)
 }
 
-/// EAGAIN if less could be taken than was asked for.
+/// EAGAIN if fewer pages could be reclaimed than requested.
 fn reclaim(facts: &dyn Facts, group: &GroupInfo, text: &[u8]) -> Result<(), Errno> {
     let wanted = pages(plain(text)?)?;
     if facts.reclaim(group.key, wanted)? < wanted { Err(Errno::EAGAIN) } else { Ok(()) }

@@ -1,10 +1,10 @@
-//! cgroupfs: the kernel's control groups as directories, and their numbers as files, as Linux's version 2 has them.
+//! cgroupfs: the kernel's control groups as directories, and their attributes as files, as in version 2 of Linux's.
 //!
-//! Nothing is kept here: names and numbers are the kernel's, so a server that is started again goes on where the former
+//! The server keeps no state: names and numbers belong to the kernel, so a restarted server continues where the former
 //! one was.
 //!
-//! Floors, lowest first: [`facts`], what is asked of the kernel; [`values`], how numbers are written; [`files`], what
-//! each file says and does; [`names`], which there are; [`serve`], requests.
+//! Floors, lowest first: [`facts`], queries to the kernel; [`values`], the formats of numbers; [`files`], the content
+//! and effect of each file; [`names`], the names that exist; [`serve`], requests.
 
 #![no_std]
 

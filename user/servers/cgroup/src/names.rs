@@ -1,4 +1,4 @@
-//! Which names there are: groups are directories, and have the files of [`FILES`].
+//! The names that exist: groups are directories, and contain the files of [`FILES`].
 
 use alloc::string::String;
 
@@ -20,7 +20,7 @@ pub enum Node {
     File(u64, usize),
 }
 
-/// Bits of a number for a group's file.
+/// How many bits of a number identify a group's file.
 const FILE_BITS: u32 = 8;
 
 impl Node {
@@ -35,7 +35,7 @@ impl Node {
         }
     }
 
-    /// What has a number, whether the group is there or not.
+    /// The node with this number, whether or not the group exists.
     pub fn from_number(number: u64) -> Option<Self> {
         let key = number >> FILE_BITS;
         match (number & ((1 << FILE_BITS) - 1)) as usize {
@@ -65,11 +65,11 @@ impl Node {
     }
 }
 
-/// The names as they are now.
+/// The names at the moment.
 pub struct Tree<'a>(pub &'a dyn Facts);
 
 impl Tree<'_> {
-    /// The files of a group, with their places.
+    /// The files of a group, with their indices.
     pub fn files(&self, group: GroupInfo) -> impl Iterator<Item = (usize, &'static File)> {
         let parent = if group.key == 0 { None } else { self.0.group(group.parent) };
         FILES.iter().enumerate().filter(move |(_, file)| file.is_of(&group, parent.as_ref()))

@@ -17,10 +17,10 @@ use crate::facts::{self, Facts};
 use crate::files::FILES;
 use crate::names::{Node, Tree};
 
-/// Linux's number of this kind of file system.
+/// Linux's number of this type of file system.
 const CGROUP2: u64 = 0x6367_7270;
 
-/// Does what is asked; `room` is that of window 1.
+/// Handles a request; `room` is the size of window 1.
 pub fn serve(facts: &dyn Facts, request: &Request<'_>, room: usize) -> Answer {
     try_serve(&Tree(facts), request, room).unwrap_or_else(Answer::error)
 }
@@ -33,7 +33,7 @@ fn try_serve(tree: &Tree<'_>, request: &Request<'_>, room: usize) -> Result<Answ
             op::PATH => path(tree, start),
             op::READ => read(tree, request, start, room),
             op::WRITE => write(tree, request, start),
-            // What was in it is replaced by any write.
+            // Any write replaces the whole content.
             op::CUT if start.file().is_some() => Ok(Answer::default()),
             op::STATFS => {
                 let mut words = [0; 6];
@@ -96,7 +96,7 @@ fn make(
     if !who.is_root() {
         return Err(Errno::EACCES);
     }
-    // (So no file of a group is hidden by a name, whether it is there now or not.)
+    // (So a name can never hide a file of a group, whether or not the file exists at the moment.)
     if name.contains(&b'\n') || FILES.iter().any(|file| file.name.as_bytes() == name) {
         return Err(Errno::EINVAL);
     }
@@ -154,7 +154,7 @@ fn open(tree: &Tree<'_>, request: &Request<'_>, node: Node) -> Result<Answer, Er
     Ok(found(tree, node))
 }
 
-/// EACCES unless the caller may access a node so; what nobody can read or write root cannot either.
+/// EACCES unless the caller may access a node in this way; what nobody can read or write, root cannot either.
 fn permit(who: &Identity, node: Node, wanted: u32) -> Result<(), Errno> {
     let mode = node.mode();
     let there = |access: u32, bits: u32| wanted & access == 0 || mode & bits != 0;
@@ -162,7 +162,7 @@ fn permit(who: &Identity, node: Node, wanted: u32) -> Result<(), Errno> {
     if may && there(READ, 0o444) && there(WRITE, 0o222) { Ok(()) } else { Err(Errno::EACCES) }
 }
 
-/// ENODEV of a group that is no more, as on Linux.
+/// ENODEV if the group no longer exists, as on Linux.
 fn read(tree: &Tree<'_>, request: &Request<'_>, node: Node, room: usize) -> Result<Answer, Errno> {
     let file = node.file().ok_or(Errno::EISDIR)?;
     let group = tree.0.group(node.key()).ok_or(Errno::ENODEV)?;
@@ -177,7 +177,7 @@ fn read(tree: &Tree<'_>, request: &Request<'_>, node: Node, room: usize) -> Resu
     Ok(answer)
 }
 
-/// The whole text counts, wherever it is written. Those may write to whom an open file was passed on.
+/// The whole text counts, at whatever position it is written. A process that an open file was passed to may write too.
 fn write(tree: &Tree<'_>, request: &Request<'_>, node: Node) -> Result<Answer, Errno> {
     let file = node.file().ok_or(Errno::EISDIR)?;
     let group = tree.0.group(node.key()).ok_or(Errno::ENODEV)?;
@@ -188,7 +188,7 @@ fn write(tree: &Tree<'_>, request: &Request<'_>, node: Node) -> Result<Answer, E
     Ok(Answer::done([request.text.len() as u64, 0, 0, 0, 0, 0]))
 }
 
-/// `.`, `..`, the files, then the groups below, each at its number.
+/// `.`, `..`, the files, then the child groups, each at the position of its number.
 fn list(tree: &Tree<'_>, request: &Request<'_>, directory: Node, room: usize) -> Result<Answer, Errno> {
     let Node::Group(key) = directory else { return Err(Errno::ENOTDIR) };
     let group = tree.0.group(key).ok_or(Errno::ENOENT)?;

@@ -1,4 +1,4 @@
-//! How numbers are written: pages as bytes, and `max` for no limit.
+//! The formats of numbers: pages as bytes, and `max` for no limit.
 
 use alloc::string::String;
 use core::fmt::Write;
@@ -13,7 +13,7 @@ pub fn write_bytes(out: &mut String, pages: u64) {
     if pages == u64::MAX {
         out.push_str("max\n");
     } else {
-        // (A string has room, or the server ends.)
+        // (A string has room; if not, the server ends.)
         let _ = writeln!(out, "{}", pages.saturating_mul(PAGE));
     }
 }
@@ -27,12 +27,12 @@ pub fn write_count(out: &mut String, number: u64) {
     }
 }
 
-/// The text without spaces and ends of lines around it. EINVAL if it is none.
+/// The text without surrounding spaces and newlines. EINVAL if it is not text.
 pub fn plain(text: &[u8]) -> Result<&str, Errno> {
     core::str::from_utf8(text).map(str::trim).map_err(|_| Errno::EINVAL)
 }
 
-/// Pages of a number of bytes, which may end in K, M, G or T, rounded down. EINVAL.
+/// The number of pages for a number of bytes, which may end in K, M, G or T, rounded down. EINVAL.
 pub fn pages(text: &str) -> Result<u64, Errno> {
     let shift = match text.bytes().last() {
         Some(b'K' | b'k') => 10,
@@ -49,7 +49,7 @@ pub fn pages(text: &str) -> Result<u64, Errno> {
     Ok(number.checked_mul(1 << shift).map_or(u64::MAX, |bytes| bytes / PAGE))
 }
 
-/// The same of a limit, which may be `max`.
+/// The same for a limit, which may be `max`.
 pub fn limit(text: &[u8]) -> Result<u64, Errno> {
     match plain(text)? {
         "max" => Ok(u64::MAX),
@@ -57,7 +57,7 @@ pub fn limit(text: &[u8]) -> Result<u64, Errno> {
     }
 }
 
-/// A limit of things that are counted: a number that is not negative, or `max`. EINVAL.
+/// A limit for a count: a number that is not negative, or `max`. EINVAL.
 pub fn count(text: &[u8]) -> Result<u64, Errno> {
     match plain(text)? {
         "max" => Ok(u64::MAX),

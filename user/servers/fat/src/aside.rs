@@ -1,6 +1,6 @@
-//! Files that were removed while they were open: they lie in a directory that nobody sees until they are closed. Nobody
-//! says when that is, so the kernel is asked from time to time. What a machine that stopped has left there goes with
-//! the first change.
+//! Files that were removed while they were open: they are kept in a hidden directory until they are closed. The server
+//! is not notified of that, so it asks the kernel from time to time. Files that a crashed machine has left there are
+//! removed with the first change.
 
 use alloc::format;
 use alloc::string::String;
@@ -23,11 +23,11 @@ const MOST: usize = 256;
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Aside {
-    /// The slot of the directory, if it is there.
+    /// The slot of the directory, if it exists.
     directory: Option<u32>,
     /// The numbers of the files.
     files: Vec<u64>,
-    /// What was left there has been removed.
+    /// Whether files that were left there have been removed.
     is_swept: bool,
 }
 
@@ -43,30 +43,30 @@ impl Aside {
     }
 }
 
-/// Whether a name in a directory is that of the directory.
+/// Whether a name in a directory is that of the hidden directory.
 pub(crate) fn is_hidden(directory: u32, name: &[u8]) -> bool {
     directory == ROOT && name.eq_ignore_ascii_case(NAME.as_bytes())
 }
 
-/// What a file is called there.
+/// The name of a file there.
 fn name_of(number: u64) -> String {
     format!("{number:012x}")
 }
 
 impl<D: Disk> Inner<D> {
-    /// It is about to be changed: EROFS if it may not be.
+    /// Called before a change: EROFS if the file system may not be changed.
     pub fn change(&mut self) -> Result<(), Errno> {
         self.volume.change()?;
         self.ahead.clear();
         if !self.aside.is_swept {
             self.aside.is_swept = true;
-            // (What cannot be removed now is not missed.)
+            // (Files that cannot be removed now do no harm.)
             let _ = self.sweep_left();
         }
         Ok(())
     }
 
-    /// Removes what was left, and the directory.
+    /// Removes files that were left, and the directory.
     fn sweep_left(&mut self) -> Result<(), Errno> {
         let root = self.volume.fat.root();
         let Ok(directory) = self.volume.fat.lookup(root, Name::new(NAME)) else { return Ok(()) };
@@ -83,7 +83,7 @@ impl<D: Disk> Inner<D> {
         Ok(())
     }
 
-    /// The directory, which is made if it is not there.
+    /// The directory, which is made if it does not exist.
     fn directory(&mut self) -> Result<u32, Errno> {
         if let Some(directory) = self.aside.directory {
             return Ok(directory);
@@ -100,7 +100,7 @@ impl<D: Disk> Inner<D> {
         Ok(slot)
     }
 
-    /// Moves a file there from a directory. EBUSY with too many; ENOSPC.
+    /// Moves a file there from a directory. EBUSY if there are too many; ENOSPC.
     pub fn set_aside(&mut self, from: u32, name: &[u8], node: u32) -> Result<(), Errno> {
         if self.aside.files.len() >= MOST {
             return Err(Errno::EBUSY);
@@ -120,7 +120,7 @@ impl<D: Disk> Inner<D> {
         Ok(())
     }
 
-    /// Removes those that are not open any more.
+    /// Removes files that are not open any more.
     pub fn sweep(&mut self, kernel: &dyn Kernel) {
         let Some(slot) = self.aside.directory else { return };
         let Some(directory) = self.nodes.get(slot).map(|node| node.id) else { return };

@@ -14,7 +14,7 @@ use crate::nodes::ROOT;
 use crate::tree::Tree;
 use crate::volume::time;
 
-/// The permission to write of a file's owner.
+/// The write permission of a file's owner.
 const OWNER_WRITES: u32 = 0o200;
 
 impl<D: Disk> Tree<D> {
@@ -25,14 +25,14 @@ impl<D: Disk> Tree<D> {
         self.found(node)
     }
 
-    /// Links, of both kinds, are nothing that FAT has. EEXIST; EPERM.
+    /// FAT supports neither kind of link. EEXIST; EPERM.
     pub(crate) fn no_link(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         new_name(request, end)?;
         Err(Errno::EPERM)
     }
 
-    /// The directory of the last name. EBUSY for `.`, `..` and the root, which have none to be moved; EPERM for a
-    /// second name of one.
+    /// The parent directory of the last name. EBUSY for `.`, `..` and the root, which cannot be moved; EPERM for a
+    /// second name of a file.
     pub(crate) fn parent_of(&self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         match &end.last {
             Last::Name(range) => {
@@ -44,7 +44,7 @@ impl<D: Disk> Tree<D> {
         }
     }
 
-    /// A file that is open lies [aside](crate::aside) from then on.
+    /// A file that is open is moved [aside](crate::aside).
     pub(crate) fn remove(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         let is_rmdir = request.argument as u32 & at::REMOVEDIR != 0;
         let name = end.name_to_remove(request.path, is_rmdir)?;
@@ -72,8 +72,8 @@ impl<D: Disk> Tree<D> {
         Ok(Answer::default())
     }
 
-    /// Of permissions there is one attribute for a file that nobody may write; as on Linux, others change nothing.
-    /// EPERM for another owner than root.
+    /// The only attribute for permissions marks a file that nobody may write; as on Linux, other changes have no
+    /// effect. EPERM for an owner other than root.
     pub(crate) fn set(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         let change = request.change()?;
         let slot = end.node.ok_or(Errno::ENOENT)?;
@@ -95,7 +95,7 @@ impl<D: Disk> Tree<D> {
         if has(Change::ACCESSED) {
             wanted = wanted.with_accessed(time(change.accessed)?);
         }
-        // (The root has no entry where it could stand.)
+        // (The root has no entry that could store it.)
         if !wanted.is_empty() && slot != ROOT {
             inner.change()?;
             let id = inner.nodes.get(slot).ok_or(Errno::ENOENT)?.id;

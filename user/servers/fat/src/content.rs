@@ -1,4 +1,4 @@
-//! What is in files: reading, writing, cutting, keeping.
+//! The contents of files: reading, writing, truncating, syncing.
 
 use alloc::vec::Vec;
 
@@ -11,11 +11,11 @@ use crate::error::errno;
 use crate::known::AHEAD;
 use crate::tree::Tree;
 
-/// The longest file: its length has 32 bits.
+/// The maximum length of a file, which has 32 bits.
 const LONGEST: u64 = u32::MAX as u64;
 
 impl<D: Disk> Tree<D> {
-    /// Up to `room` bytes from a place on.
+    /// Up to `room` bytes from a position on.
     pub(crate) fn read(&mut self, slot: u32, at: u64, room: usize) -> Result<Answer, Errno> {
         let inner = self.inner.get_mut();
         let left = inner.stat(slot)?.len().saturating_sub(at);
@@ -33,7 +33,7 @@ impl<D: Disk> Tree<D> {
         bytes.try_reserve_exact(all).map_err(|_| Errno::ENOMEM)?;
         bytes.resize(all, 0);
         let read = match inner.volume.fat.read(id, at, &mut bytes).map_err(errno) {
-            // (What was not asked for may be damaged.)
+            // (The bytes beyond those that were requested may be damaged.)
             Err(_) if all > len => inner.volume.fat.read(id, at, &mut bytes[..len]).map_err(errno)?,
             read => read?,
         };
@@ -48,7 +48,8 @@ impl<D: Disk> Tree<D> {
         Ok(Answer::text(bytes))
     }
 
-    /// Writes at a place, or at the end. Where there is not room for all, as much as there is room for is written.
+    /// Writes at a position, or at the end. If there is not enough space for everything, as much is written as there is
+    /// space for.
     pub(crate) fn write(&mut self, slot: u32, request: &Request<'_>) -> Result<Answer, Errno> {
         let inner = self.inner.get_mut();
         let end = inner.stat(slot)?.len();
@@ -67,7 +68,7 @@ impl<D: Disk> Tree<D> {
                     inner.sweep(&*self.kernel);
                     is_swept = true;
                 }
-                // A gap alone may be too much.
+                // The gap before the data may already be too large.
                 Err(Errno::ENOSPC) if bytes.len() > least && at <= end => bytes = &bytes[..bytes.len() / 2],
                 done => break done?,
             }

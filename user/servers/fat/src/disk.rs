@@ -1,8 +1,8 @@
-//! What a file system lies on, and the cache of what is small: sectors of the allocation table, of directories, the
-//! edges of files.
+//! The disk under a file system, and a cache for small transfers: sectors of the allocation table, of directories, and
+//! the beginnings and ends of files.
 //!
-//! What is written goes to the disk at once, in the order in which it comes: the order is what a power cut leaves. The
-//! cache is for reading.
+//! Writes go to the disk at once, in their order: that order determines what a power failure leaves. The cache is only
+//! for reading.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -19,16 +19,17 @@ use quire_abi::Errno;
 /// Bytes of a sector.
 pub const SECTOR: usize = 512;
 
-/// Bytes of a line of the cache; longer transfers go past it.
+/// The size of a line of the cache in bytes; longer transfers bypass it.
 const LINE: usize = 4096;
 
 /// The most lines: 1 MiB.
 const LINES: usize = 256;
 
-/// Lines that are read at once where the one before was read.
+/// The number of lines that are read at once if the preceding line was read before.
 const AHEAD: u64 = 8;
 
-/// How many places are known where reading may go on: a table and its copy, directories.
+/// The number of positions that are remembered at which sequential reading may continue: those of a table and its copy,
+/// of directories.
 const STREAMS: usize = 4;
 
 /// A disk or partition.
@@ -41,11 +42,11 @@ pub trait Disk {
     }
     /// Whether it cannot be written.
     fn is_read_only(&self) -> bool;
-    /// Reads bytes from a place on, all of them.
+    /// Reads bytes from a position on, all of them.
     fn read(&mut self, at: u64, to: &mut [u8]) -> Result<(), Errno>;
-    /// Writes bytes from a place on, all of them.
+    /// Writes bytes from a position on, all of them.
     fn write(&mut self, at: u64, from: &[u8]) -> Result<(), Errno>;
-    /// What was written is kept from now on, whatever happens to the machine.
+    /// Makes everything that was written permanent, whatever happens to the machine.
     fn flush(&mut self) -> Result<(), Errno>;
 }
 
@@ -59,12 +60,12 @@ struct Cached<D> {
     lines: BTreeMap<u64, Line>,
     /// Counts uses of lines.
     now: u64,
-    /// The lines behind those that were read last.
+    /// The lines after those that were read last.
     ends: [u64; STREAMS],
 }
 
 impl<D: Disk> Cached<D> {
-    /// The line with this number, from the disk if it is not there. `None` without memory for it.
+    /// The line with this number, read from the disk if it is not in the cache. `None` if there is no memory for it.
     fn line(&mut self, number: u64) -> Result<Option<&mut Line>, Errno> {
         self.now += 1;
         if !self.lines.contains_key(&number) && !self.fetch(number)? {
@@ -75,8 +76,8 @@ impl<D: Disk> Cached<D> {
         Ok(Some(line))
     }
 
-    /// Reads a line, and those behind it if it follows one that was read: tables are read from their beginning to their
-    /// end. `false` without memory.
+    /// Reads a line, and the following ones if it follows a line that was read: tables are read from the beginning to
+    /// the end. `false` if memory is lacking.
     fn fetch(&mut self, number: u64) -> Result<bool, Errno> {
         let stream = self.ends.iter().position(|end| *end == number);
         let count = if stream.is_some() { AHEAD } else { 1 };
@@ -101,7 +102,7 @@ impl<D: Disk> Cached<D> {
         Ok(true)
     }
 
-    /// Takes out the line that was not used for longest, if there are as many as there may be. O(lines).
+    /// Removes the line that was not used for the longest time, if the maximum is reached. O(lines).
     fn make_room(&mut self) {
         if self.lines.len() >= LINES
             && let Some(oldest) = self.lines.iter().min_by_key(|(_, line)| line.used).map(|(number, _)| *number)
@@ -120,7 +121,7 @@ impl<D: Disk> Cached<D> {
             let (piece, rest) = to.split_at_mut(here);
             match self.line(at / LINE as u64) {
                 Ok(Some(line)) => piece.copy_from_slice(line.bytes.get(within..within + here).ok_or(Errno::EIO)?),
-                // (Of what was not asked for, some may be what cannot be read.)
+                // (Bytes that were not requested may be unreadable.)
                 Ok(None) | Err(_) => self.disk.read(at, piece)?,
             }
             to = rest;
@@ -134,7 +135,7 @@ impl<D: Disk> Cached<D> {
         let end = at + from.len() as u64;
         let touched = at / LINE as u64..end.div_ceil(LINE as u64);
         if written.is_err() {
-            // What is on the disk now, nobody knows.
+            // The present contents of the disk are unknown.
             self.lines.retain(|number, _| !touched.contains(number));
             return written;
         }
@@ -150,7 +151,7 @@ impl<D: Disk> Cached<D> {
     }
 }
 
-/// A disk as `hadris-fat` wants it. Copies are for the same disk and cache.
+/// A disk with the interface of `hadris-fat`. Copies share the disk and the cache.
 pub struct Device<D>(Rc<RefCell<Cached<D>>>);
 
 impl<D> Clone for Device<D> {
@@ -165,7 +166,7 @@ impl<D: Disk> Device<D> {
         Self(Rc::new(RefCell::new(Cached { disk, lines: BTreeMap::new(), now: 0, ends: [0; STREAMS] })))
     }
 
-    /// Does something with the disk itself.
+    /// Calls `with` with the disk itself.
     pub fn with<R>(&self, with: impl FnOnce(&mut D) -> R) -> R {
         with(&mut self.0.borrow_mut().disk)
     }

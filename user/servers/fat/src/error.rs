@@ -5,7 +5,7 @@ use quire_abi::Errno;
 
 use crate::disk::Failure;
 
-/// The errno of an error. What is damaged is EIO, as on Linux.
+/// The errno of an error. Damage is EIO, as on Linux.
 pub fn errno(error: Error<Failure>) -> Errno {
     if let Some(Failure(errno)) = error.device_error() {
         return *errno;

@@ -1,5 +1,4 @@
-//! What is remembered between two requests: which name led to which node, and what comes next in the file that was read
-//! last.
+//! What is remembered between requests: the nodes that names led to, and the bytes after the last read of a file.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -9,11 +8,11 @@ use crate::nodes::Nodes;
 /// The most names.
 const NAMES: usize = 1024;
 
-/// Bytes that are read at once where small pieces are asked for one after the other.
+/// The number of bytes that are read at once when small pieces are requested sequentially.
 pub const AHEAD: usize = 32 << 10;
 
-/// Names by directory, as they were asked for, and the numbers of their nodes. A node that is gone has a number that
-/// means nothing, so only a name that leads elsewhere must be taken out.
+/// Names by directory, in the spelling of the request, and the numbers of their nodes. A removed node's number is
+/// invalid, so a name only has to be removed if it leads elsewhere.
 #[derive(Default)]
 pub struct Known {
     names: BTreeMap<(u64, Vec<u8>), u64>,
@@ -40,7 +39,7 @@ impl Known {
         }
     }
 
-    /// Names of a node lead nowhere. O(names).
+    /// Removes the names of a node. O(names).
     pub fn forget(&mut self, number: u64) {
         self.names.retain(|_, of| *of != number);
     }
@@ -56,13 +55,13 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// Bytes of a file from a place on, if they are here.
+    /// Bytes of a file from a position on, if they were read ahead.
     pub fn find(&self, number: u64, at: u64, len: usize) -> Option<&[u8]> {
         let start = usize::try_from(at.checked_sub(self.at)?).ok()?;
         (self.number == number).then(|| self.bytes.get(start..start.checked_add(len)?)).flatten()
     }
 
-    /// Whether a read goes on where the last one ended; it has ended at `end` now.
+    /// Whether a read continues where the last one ended; records that it ends at `end`.
     pub fn goes_on(&mut self, number: u64, at: u64, end: u64) -> bool {
         let goes_on = self.number == number && self.next == at;
         if self.number != number {
@@ -73,12 +72,12 @@ impl Ahead {
         goes_on
     }
 
-    /// What comes from a place on.
+    /// Stores the bytes from a position on.
     pub fn fill(&mut self, at: u64, bytes: Vec<u8>) {
         (self.at, self.bytes) = (at, bytes);
     }
 
-    /// It may not be true any more.
+    /// Drops the bytes, which may be outdated.
     pub fn clear(&mut self) {
         self.bytes = Vec::new();
     }

@@ -16,20 +16,20 @@ use crate::error::errno;
 use crate::nodes::ROOT;
 use crate::tree::Tree;
 
-/// The place of the first name; `.` and `..` have those before.
+/// The position of the first name; `.` and `..` have those before it.
 const FIRST: u64 = 2;
 
-/// Numbers in a list of what has none yet: Linux makes them up as well.
+/// Inode numbers in a list for entries without a number: Linux makes them up too.
 const UNKNOWN: u64 = 1 << 47;
 
-/// Linux's number of this kind of file system.
+/// Linux's number of this type of file system.
 const MSDOS: u64 = 0x4d44;
 
 /// Bytes of a page.
 const PAGE: u64 = quire_abi::PAGE_SIZE as u64;
 
 impl<D: Disk> Tree<D> {
-    /// Records of at most `room` bytes from a place on. EINVAL if not even one fits.
+    /// Records of at most `room` bytes from a position on. EINVAL if not even one fits.
     pub(crate) fn readdir(&mut self, slot: u32, place: u64, room: usize) -> Result<Answer, Errno> {
         let parent = self.parent(slot);
         let inner = self.inner.get_mut();
@@ -59,7 +59,7 @@ impl<D: Disk> Tree<D> {
         Ok(records.into_answer())
     }
 
-    /// Whether a directory has no names.
+    /// Whether a directory is empty.
     pub(crate) fn is_empty(&mut self, slot: u32) -> Result<bool, Errno> {
         let inner = self.inner.get_mut();
         let id = inner.nodes.get(slot).ok_or(Errno::ENOENT)?.id;
@@ -90,7 +90,7 @@ impl<D: Disk> Tree<D> {
                 return Err(Errno::ENAMETOOLONG);
             }
             path.try_reserve(1 + name.len()).map_err(|_| Errno::EIO)?;
-            // (From the end to the beginning: it is turned round as a whole.)
+            // (The path is built from its end, and finally reversed as a whole.)
             path.extend(name.iter().rev());
             path.push(b'/');
             at = node.parent;

@@ -1,9 +1,9 @@
 //! Files and directories by number.
 //!
-//! The kernel keeps numbers of directories and open files for as long as it likes, and nobody says when it does not
-//! need them any more. So a number is a slot and how often that was used before: one whose node is gone is known to be,
-//! and never means another file. Of the nodes that were not used lately, those without others below them make room for
-//! new ones; their numbers are stale then.
+//! The kernel keeps numbers of directories and open files for as long as it likes, and does not report when it no
+//! longer needs them. So a number consists of a slot and a count of the slot's earlier uses: the number of a removed
+//! node is recognised, and never refers to another file. Nodes that have no others below them and were not used lately
+//! make room for new ones; their numbers become stale.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -14,22 +14,22 @@ use quire_abi::Errno;
 /// The most nodes.
 pub const MOST: usize = 1 << 14;
 
-/// Uses of a slot, at most: a number has 48 bits.
+/// The maximum number of uses of a slot: a number has 48 bits.
 const USES: u64 = 1 << 33;
 
 /// The slot of the root.
 pub const ROOT: u32 = 0;
 
-/// What is known of a file or directory.
+/// The state of a file or directory.
 #[derive(Clone, Copy, Debug)]
 pub struct Node {
-    /// What `hadris-fat` calls it; pinned there.
+    /// Its identifier in `hadris-fat`, where it is pinned.
     pub id: NodeId,
-    /// The directory that it is in.
+    /// Its parent directory.
     pub parent: u32,
     /// Whether it is a directory.
     pub is_dir: bool,
-    /// How many nodes are below it, and whether it stays without any.
+    /// The number of nodes below it, and whether it is kept even if there are none.
     children: u32,
     used: u64,
 }
@@ -46,12 +46,12 @@ pub struct Nodes {
     free: Vec<u32>,
     by_id: BTreeMap<NodeId, u32>,
     now: u64,
-    /// How often a new slot counts as used.
+    /// The use count of a new slot.
     first: u64,
 }
 
 impl Nodes {
-    /// The root alone. Numbers begin at a random one, so that those of a former server mean nothing.
+    /// Only the root. Numbers begin at a random one, so that those of a former server are invalid.
     pub fn new(root: NodeId, random: u32) -> Self {
         let node = Node { id: root, parent: ROOT, is_dir: true, children: 0, used: 0 };
         let slots = Vec::from([Slot { uses: 0, node: Some(node) }]);
@@ -70,7 +70,7 @@ impl Nodes {
         uses << MOST.trailing_zeros() | u64::from(slot)
     }
 
-    /// The slot of a number whose node is there, which counts as a use.
+    /// The slot of a number, if its node exists; this counts as a use.
     pub fn slot(&mut self, number: u64) -> Option<u32> {
         let slot = (number % MOST as u64) as u32;
         let is_it = self.get(slot).is_some() && self.number(slot) == number;
@@ -81,7 +81,7 @@ impl Nodes {
         Some(slot)
     }
 
-    /// The slot of a node that is known.
+    /// The slot of the node with this identifier, if there is one.
     pub fn with_id(&self, id: NodeId) -> Option<u32> {
         self.by_id.get(&id).copied()
     }
@@ -94,9 +94,9 @@ impl Nodes {
         }
     }
 
-    /// Enters a node that was pinned once more: its slot; and nodes whose pins are to be dropped, the same one if it is
-    /// known. ENOSPC. Those for which `is_used` says so make no room for it: whoever has such a file open must go on to
-    /// find it by this number.
+    /// Enters a node that was pinned once more; returns its slot, and nodes whose pins must be dropped: the same one if
+    /// it was already entered. ENOSPC. Nodes for which `is_used` returns true are not evicted: a process that has such
+    /// a file open must still find it by its number.
     pub fn enter(
         &mut self,
         id: NodeId,
@@ -129,7 +129,7 @@ impl Nodes {
         Ok((slot, dropped))
     }
 
-    /// The one of them that nobody uses. Those that are used are as new then.
+    /// The oldest of them that is not in use. Those in use then count as recently used.
     fn unused(&mut self, but: u32, is_used: impl Fn(u64) -> bool) -> Option<u32> {
         const TRIES: usize = 64;
         for _ in 0..TRIES {
@@ -143,7 +143,7 @@ impl Nodes {
         None
     }
 
-    /// The node that was not used for longest, among those without others below them. O(nodes).
+    /// The node that was not used for the longest time, among those without others below them. O(nodes).
     fn oldest(&self, but: u32) -> Option<u32> {
         let all = (0..).zip(&self.slots).filter_map(|(number, slot)| Some((number, slot.node.as_ref()?)));
         let removable = all.filter(|(slot, node)| *slot != ROOT && *slot != but && node.children == 0);
@@ -156,7 +156,7 @@ impl Nodes {
         }
     }
 
-    /// A node is gone, or forgotten: its number means nothing any more. Returns what is to be unpinned.
+    /// Removes a node, or forgets it: its number becomes invalid. Returns the identifier to be unpinned.
     pub fn remove(&mut self, slot: u32) -> Option<NodeId> {
         if slot == ROOT {
             return None;
@@ -172,12 +172,12 @@ impl Nodes {
         Some(node.id)
     }
 
-    /// A node makes no room for others.
+    /// Marks a node so that it is never evicted.
     pub fn keep(&mut self, slot: u32) {
         self.count(slot, 1);
     }
 
-    /// A node is in another directory now.
+    /// Moves a node to another directory.
     pub fn set_parent(&mut self, slot: u32, parent: u32) {
         let Some(node) = self.slots.get_mut(slot as usize).and_then(|slot| slot.node.as_mut()) else { return };
         let former = core::mem::replace(&mut node.parent, parent);
@@ -190,7 +190,7 @@ impl Nodes {
         self.by_id.len()
     }
 
-    /// Whether there are none; the root is always there.
+    /// Whether there are no nodes; the root always exists.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }

@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::error::errno;
 use crate::tree::Tree;
 
-/// Of open's flags: a file without a name.
+/// A flag of open: a file without a name.
 const TMPFILE: u32 = 0o20000000;
 
 impl<D: Disk> Tree<D> {
@@ -58,11 +58,11 @@ impl<D: Disk> Tree<D> {
         if wanted & WRITE != 0 {
             self.inner.borrow_mut().change()?;
         }
-        // (Who opens it cuts it: the kernel, which has pages of it.)
+        // (Whoever opens it truncates it: the kernel, which has pages of it.)
         self.found(node)
     }
 
-    /// Makes a file or directory; the caller may write to the directory.
+    /// Makes a file or directory; the caller may write to the parent directory.
     pub(crate) fn make(&mut self, directory: u32, name: &[u8], is_dir: bool) -> Result<u32, Errno> {
         match self.try_make(directory, name, is_dir) {
             Err(Errno::ENOSPC) if self.has_removed() => {

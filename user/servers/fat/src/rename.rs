@@ -14,7 +14,7 @@ use crate::tree::Tree;
 const NOREPLACE: u64 = 1;
 
 impl<D: Disk> Tree<D> {
-    /// A file that is replaced while it is open lies [aside](crate::aside) from then on.
+    /// A file that is replaced while it is open is moved [aside](crate::aside).
     pub(crate) fn rename(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         let flags = request.argument;
         if flags & !NOREPLACE != 0 {
@@ -58,7 +58,7 @@ impl<D: Disk> Tree<D> {
             {
                 inner.set_aside(to, new, there)?;
             } else {
-                // What is pinned is not replaced.
+                // A pinned file cannot be replaced.
                 inner.volume.fat.close(id).map_err(errno)?;
                 inner.forget(there);
             }
@@ -71,8 +71,8 @@ impl<D: Disk> Tree<D> {
         Ok(Answer::default())
     }
 
-    /// The name in the second text, in the second directory: that directory, the name, and what is there. ENOENT;
-    /// ENOTDIR for a name with a slash that is no directory's.
+    /// The name in the second text, in the second directory; returns that directory, the name, and the node. ENOENT;
+    /// ENOTDIR for a name with a slash that is not a directory's.
     fn old<'a>(&mut self, request: &Request<'a>) -> Result<(u32, &'a [u8], u32), Errno> {
         let inner = self.inner.get_mut();
         let directory = inner.nodes.slot(request.mode).ok_or(Errno::ENOENT)?;
@@ -85,7 +85,7 @@ impl<D: Disk> Tree<D> {
         Ok((directory, name, node))
     }
 
-    /// Whether a directory is another one, or lies below it. O(depth).
+    /// Whether a directory is the other one, or below it. O(depth).
     fn is_within(&self, mut directory: u32, other: u32) -> bool {
         loop {
             if directory == other {

@@ -9,14 +9,14 @@ use crate::disk::Disk;
 use crate::tree::Tree;
 
 impl<D: Disk> Tree<D> {
-    /// Does what is asked. `room` is that of window 1.
+    /// Handles a request. `room` is the size of window 1.
     pub fn serve(&mut self, request: &Request<'_>, room: usize) -> Answer {
         self.try_serve(request, room).unwrap_or_else(Answer::error)
     }
 
     fn try_serve(&mut self, request: &Request<'_>, room: usize) -> Result<Answer, Errno> {
         let start = self.inner.get_mut().nodes.slot(request.directory);
-        // Of a file there is nobody else to say that it is gone.
+        // For a file, only this tells the caller that it is gone.
         let is_of_file = matches!(request.op, op::READ | op::WRITE | op::CUT | op::SYNC);
         let start = start.ok_or(if is_of_file { Errno::ESTALE } else { Errno::ENOENT })?;
         if request.has_no_path() {

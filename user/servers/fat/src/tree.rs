@@ -1,5 +1,5 @@
-//! Names, and what may be said of nodes. FAT knows no owners: all is root's, everybody may read and execute it, and of
-//! the permissions to write a file has an attribute for none.
+//! Names, and the attributes of nodes. FAT knows no owners: everything belongs to root, everybody may read and execute
+//! it, and the only permission that FAT stores is a file's write permission.
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
@@ -20,7 +20,7 @@ use crate::known::{Ahead, Known};
 use crate::nodes::{Nodes, ROOT};
 use crate::volume::{Volume, nanoseconds};
 
-/// The longest name: 255 units of UTF-16, of which each may take three bytes.
+/// The maximum length of a name: 255 units of UTF-16, of which each may take three bytes.
 const NAME_MAX: usize = 765;
 
 /// Permissions of directories and files, and of a file that may not be written.
@@ -33,13 +33,13 @@ pub struct Tree<D: Disk> {
     pub(crate) kernel: Rc<dyn Kernel>,
 }
 
-/// What the kernel is asked, or what stands for it in tests.
+/// Queries to the kernel, or to a substitute in tests.
 pub trait Kernel {
-    /// Whether the caller is in this group beside its first one.
+    /// Whether this is one of the caller's supplementary groups.
     fn is_caller_in(&self, group: u32) -> bool;
     /// Whether the file with this number is open, or mapped.
     fn is_open(&self, number: u64) -> bool;
-    /// Whether it is, or what was written to it has still to come.
+    /// Whether it is open or mapped, or has data that was not written back yet.
     fn is_used(&self, number: u64) -> bool;
 }
 
@@ -72,7 +72,7 @@ impl Who for Asker<'_> {
 }
 
 impl<D: Disk> Inner<D> {
-    /// What a directory has of a name.
+    /// The node with this name in a directory.
     pub fn child(&mut self, directory: u32, name: &[u8]) -> Result<Option<u32>, Errno> {
         let place = self.nodes.get(directory).ok_or(Errno::ENOENT)?.id;
         if is_hidden(directory, name) {
@@ -120,7 +120,7 @@ impl<D: Disk> Inner<D> {
         }
     }
 
-    /// What the file system knows of a node. ENOENT.
+    /// The file system's record of a node. ENOENT.
     pub fn stat(&mut self, slot: u32) -> Result<Metadata, Errno> {
         let id = self.nodes.get(slot).ok_or(Errno::ENOENT)?.id;
         self.volume.fat.stat(id).map_err(errno)
@@ -137,7 +137,7 @@ fn mode_of(metadata: &Metadata) -> u32 {
 }
 
 impl<D: Disk> Tree<D> {
-    /// Of a file system. Numbers begin at a random one.
+    /// The tree of a file system. Numbers begin at a random one.
     pub fn new(volume: Volume<D>, random: u32, kernel: Box<dyn Kernel>) -> Self {
         let nodes = Nodes::new(volume.fat.root(), random);
         let kernel: Rc<dyn Kernel> = Rc::from(kernel);
@@ -154,7 +154,7 @@ impl<D: Disk> Tree<D> {
         }
     }
 
-    /// Whether it may not be written.
+    /// Whether the file system is read-only.
     pub fn is_read_only(&self) -> bool {
         self.inner.borrow().volume.is_read_only()
     }
@@ -164,7 +164,7 @@ impl<D: Disk> Tree<D> {
         self.inner.borrow().volume.is_changed()
     }
 
-    /// What was changed is kept from now on.
+    /// Makes all changes permanent.
     pub fn sync(&mut self) -> Result<(), Errno> {
         self.sweep();
         self.inner.get_mut().volume.sync()
@@ -189,13 +189,13 @@ impl<D: Disk> Tree<D> {
         if may { Ok(()) } else { Err(Errno::EACCES) }
     }
 
-    /// Whether the caller may add to a directory and remove from it: EACCES; EROFS.
+    /// Whether the caller may add names to a directory and remove them: EACCES; EROFS.
     pub(crate) fn check_writable(&self, identity: (u32, u32), directory: u32) -> Result<(), Errno> {
         self.check(identity, directory, WRITE | EXECUTE)?;
         self.inner.borrow_mut().change()
     }
 
-    /// Walks a path: to its end, or the answer that stops it before.
+    /// Walks a path: to its end, or to the answer that ends the walk earlier.
     pub(crate) fn end(
         &self,
         identity: (u32, u32),
@@ -210,13 +210,13 @@ impl<D: Disk> Tree<D> {
         }
     }
 
-    /// ENOTDIR if slashes follow what is no directory.
+    /// ENOTDIR if slashes follow a name that is not a directory's.
     pub(crate) fn check_slash(&self, end: &End) -> Result<(), Errno> {
         let is_other = end.slash && end.node.is_some_and(|node| !self.is_dir(node));
         if is_other { Err(Errno::ENOTDIR) } else { Ok(()) }
     }
 
-    /// The answer that names a node.
+    /// The answer that describes a node.
     pub(crate) fn found(&self, slot: u32) -> Result<Answer, Errno> {
         let mut inner = self.inner.borrow_mut();
         let metadata = inner.stat(slot)?;
@@ -225,7 +225,7 @@ impl<D: Disk> Tree<D> {
         let found = Found {
             number: inner.nodes.number(slot),
             mode: mode_of(&metadata) | stored,
-            // (Of a directory it says that nobody counts those in it.)
+            // (For a directory 1, which means that its subdirectories are not counted.)
             links: u32::from(!inner.nodes.get(slot).is_some_and(|node| inner.aside.is_it(node.parent))),
             size: metadata.len(),
             modified,

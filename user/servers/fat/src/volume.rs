@@ -1,7 +1,7 @@
-//! The file system, and whether it may be written.
+//! The file system, and whether it may be changed.
 //!
-//! A damaged table may say that a cluster is free which a file has, or that two files have it: whoever writes by such a
-//! table destroys what another file has. So the first change waits for a check of the whole file system; where that
+//! A damaged table may mark a cluster as free that belongs to a file, or assign it to two files: a server that writes
+//! by such a table destroys other files. So the whole file system is checked before the first change; if the check
 //! finds such damage, nothing is ever written.
 
 use alloc::vec::Vec;
@@ -14,19 +14,19 @@ use quire_abi::Errno;
 use crate::disk::{Device, Disk};
 use crate::error::errno;
 
-/// Chain positions that are kept, of all files.
+/// The number of cached positions in chains, of all files.
 const POSITIONS: usize = 64;
-/// Names of one directory that are kept.
+/// The number of cached names of one directory.
 const NAMES: usize = 256;
 
-/// Memory for the check: paths, and a bit for each cluster. It goes through the file system once for every million
+/// Memory for the check: paths, and a bit for each cluster. It needs one pass over the file system for every million
 /// clusters.
 const CHECK_MEMORY: usize = 1024 + (128 << 10);
 
-/// What is said about a file system.
+/// News about a file system, to be reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
-    /// The check has found damage by which writing would destroy files: how much of it.
+    /// The check has found damage because of which writing would destroy files, this many times.
     Damaged(u64),
     /// It could not be checked.
     Unchecked(Errno),
@@ -41,12 +41,12 @@ pub struct Volume<D: Disk> {
     is_checked: bool,
     /// Told once.
     report: fn(News),
-    /// Something was changed since the last [`Volume::sync`].
+    /// Whether something was changed since the last [`Volume::sync`].
     is_changed: bool,
 }
 
 impl<D: Disk> Volume<D> {
-    /// Mounts what lies on a disk. EINVAL if that is no FAT, EIO if it makes no sense.
+    /// Mounts the file system on a disk. EINVAL if it is not FAT, EIO if it is invalid.
     pub fn mount(disk: D, is_read_only: bool, clock: &'static dyn Clock, report: fn(News)) -> Result<Self, Errno> {
         let device = Device::new(disk);
         let is_read_only = is_read_only || device.with(|disk| disk.is_read_only());
@@ -58,7 +58,7 @@ impl<D: Disk> Volume<D> {
         Ok(Self { fat, device, is_read_only, is_checked: false, report, is_changed: false })
     }
 
-    /// Whether it may not be written.
+    /// Whether it is read-only.
     pub fn is_read_only(&self) -> bool {
         self.is_read_only
     }
@@ -72,7 +72,7 @@ impl<D: Disk> Volume<D> {
         })
     }
 
-    /// It is about to be changed: EROFS if it may not be.
+    /// Called before a change: EROFS if it may not be changed.
     pub fn change(&mut self) -> Result<(), Errno> {
         if self.is_read_only {
             return Err(Errno::EROFS);
@@ -84,7 +84,7 @@ impl<D: Disk> Volume<D> {
         Ok(())
     }
 
-    /// Checks it before the first change. EROFS for a damaged one, from now on.
+    /// Checks it before the first change. EROFS if it is damaged, from now on.
     fn check(&mut self) -> Result<(), Errno> {
         let mut memory = Vec::new();
         memory.try_reserve_exact(CHECK_MEMORY).map_err(|_| Errno::ENOSPC)?;
@@ -98,7 +98,7 @@ impl<D: Disk> Volume<D> {
             Ok(_) if damage == 0 => {
                 self.is_checked = true;
                 if other == 0 {
-                    // (What was not unmounted counts as clean again with the next sync.)
+                    // (A file system that was not unmounted counts as clean again from the next sync on.)
                     self.fat.mark_clean().map_err(errno)?;
                 }
                 return Ok(());
@@ -116,7 +116,7 @@ impl<D: Disk> Volume<D> {
         self.is_changed
     }
 
-    /// What was changed is kept from now on, and the file system counts as clean.
+    /// Makes all changes permanent, and marks the file system as clean.
     pub fn sync(&mut self) -> Result<(), Errno> {
         if !self.is_changed {
             return Ok(());
@@ -127,7 +127,7 @@ impl<D: Disk> Volume<D> {
     }
 }
 
-/// Whether writing to a file system with this damage may destroy more of it. (Lost clusters, a chain that is too long,
+/// Whether writing to a file system with this damage may increase the damage. (Lost clusters, a chain that is too long,
 /// and marks that an interrupted change leaves do no harm.)
 fn destroys(detail: Detail) -> bool {
     matches!(
@@ -142,7 +142,7 @@ fn destroys(detail: Detail) -> bool {
     )
 }
 
-/// Nanoseconds since 1970, of a time that may not be known.
+/// A time, which may be unknown, in nanoseconds since 1970.
 pub fn nanoseconds(time: Option<DateTime>) -> u64 {
     time.map_or(0, |time| {
         let seconds = u64::try_from(time.unix_seconds()).unwrap_or(0);
@@ -150,7 +150,7 @@ pub fn nanoseconds(time: Option<DateTime>) -> u64 {
     })
 }
 
-/// The time that is `nanoseconds` after 1970.
+/// The time that is `nanoseconds` after the beginning of 1970.
 pub fn time(nanoseconds: u64) -> Result<DateTime, Errno> {
     DateTime::new((nanoseconds / 1_000_000_000) as i64, (nanoseconds % 1_000_000_000) as u32).map_err(|_| Errno::EINVAL)
 }

@@ -1,11 +1,11 @@
-//! What servers of file systems share (`docs/names.md` has the protocol).
+//! The common part of servers of file systems (`docs/names.md` describes the protocol).
 //!
 //! Floors, lowest first; none imports a higher one:
-//! - [`who`]: who asks, and what that one may do.
+//! - [`who`]: identities, and their permissions.
 //! - [`records`]: lists of directories.
 //! - [`walk`]: along a path, through the directories of one file system.
-//! - [`request`]: what the kernel asks, and what a server answers.
-//! - [`trigger`]: what is written to files of memory pressure.
+//! - [`request`]: requests of the kernel, and a server's answers.
+//! - [`trigger`]: writes to files of memory pressure.
 
 #![no_std]
 

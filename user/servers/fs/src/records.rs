@@ -1,4 +1,4 @@
-//! Records of a directory's list, as `getdents64` has them.
+//! Records of a directory's list, in the format of `getdents64`.
 
 use alloc::vec::Vec;
 
@@ -19,9 +19,9 @@ impl Records {
         Self { bytes: Vec::new(), room }
     }
 
-    /// Adds an entry: its name, the number of what it names, and the type in `full_mode`. `next` is the place behind
-    /// it, where a list that goes on begins. `false` if there is no room for it: EINVAL if there is none for the first.
-    /// EIO without memory.
+    /// Adds an entry: its name, the node's number, and the type in `full_mode`. `next` is the position after it, where
+    /// a continued list begins. `false` if there is no room for it: EINVAL if that is the first one. EIO if memory is
+    /// lacking.
     pub fn push(&mut self, name: &[u8], number: u64, full_mode: u32, next: u64) -> Result<bool, Errno> {
         let start = self.bytes.len();
         let len = (dtype::HEADER + name.len() + 1).next_multiple_of(8);

@@ -1,5 +1,5 @@
-//! What the kernel asks, and what a server answers: the messages of `docs/names.md`, decoded and encoded. Programs may
-//! call a server too, so nothing in a message is taken on trust.
+//! Requests of the kernel, and a server's answers: the messages of `docs/names.md`, decoded and encoded. Programs may
+//! call a server too, so nothing in a message is trusted.
 
 use alloc::vec::Vec;
 
@@ -8,10 +8,10 @@ use quire_abi::names::{Change, DONE, FOLLOW, HELD, KEPT, LINK, NOTHING, TRANSFER
 
 use crate::walk::Follow;
 
-/// Longest path, and longest second text.
+/// The maximum length of a path, and of a second text.
 pub const TEXT_MAX: usize = 4095;
 
-/// The most that the kernel takes of a text that is answered.
+/// The maximum length of a text in an answer that the kernel accepts.
 pub const ROOM: usize = 4096;
 
 /// A request.
@@ -25,7 +25,7 @@ pub struct Request<'a> {
     pub argument: u64,
     /// Permissions, or a second directory's number.
     pub mode: u64,
-    /// User and group of the caller.
+    /// The caller's user and group.
     pub identity: (u32, u32),
     /// Whether the caller wants a symbolic link at the end followed; see [`Request::follow`].
     pub follow: bool,
@@ -43,7 +43,7 @@ pub fn lengths(label: u64, words: &[u64; 6]) -> Result<(usize, usize), Errno> {
 }
 
 impl<'a> Request<'a> {
-    /// From a message, and the bytes of its window: path and second text. EINVAL for one that makes no sense.
+    /// Decodes a message, and the bytes of its window: path and second text. EINVAL if it is invalid.
     pub fn new(label: u64, words: &[u64; 6], texts: &'a [u8]) -> Result<Self, Errno> {
         let (path, text) = lengths(label, words)?;
         let (path, text) =
@@ -63,7 +63,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// The second text of [`op::SET`]. EINVAL for one that is too short.
+    /// The second text of [`op::SET`]. EINVAL if it is too short.
     pub fn change(&self) -> Result<Change, Errno> {
         let bytes: &[u8; size_of::<Change>()] = self.text.first_chunk().ok_or(Errno::EINVAL)?;
         let half = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -78,7 +78,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// Whether the operation is with the last name itself, not with what it leads to.
+    /// Whether the operation acts on the last name itself, and not on the node that it leads to.
     pub fn is_for_name(&self) -> bool {
         match self.op {
             op::MKDIR | op::SYMLINK | op::SOCKET | op::LINK | op::UNLINK | op::RENAME => true,
@@ -96,7 +96,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Whether the operation is for the directory itself, and has no path.
+    /// Whether the operation acts on the directory itself, and has no path.
     pub fn has_no_path(&self) -> bool {
         matches!(self.op, op::READDIR | op::PATH | op::STATFS | op::READ | op::WRITE | op::SYNC | op::CONTROL | op::CUT)
     }
@@ -111,7 +111,7 @@ pub struct Answer {
     pub words: [u64; 6],
     /// What goes to window 1.
     pub text: Vec<u8>,
-    /// A handle that the answer brings, and its rights.
+    /// A handle in the answer, and its rights.
     pub handle: Option<(u32, u32)>,
 }
 
@@ -121,12 +121,12 @@ impl Answer {
         Self { label: DONE, words, ..Self::default() }
     }
 
-    /// It was done, and this is the text that was asked for.
+    /// Success, with the requested text.
     pub fn text(text: Vec<u8>) -> Self {
         Self { words: [text.len() as u64, 0, 0, 0, 0, 0], text, ..Self::default() }
     }
 
-    /// A symbolic link is to be followed, whose directory has this number; what comes behind it in the path begins at
+    /// A symbolic link must be followed, which is in the directory with this number; the rest of the path begins at
     /// `behind`.
     pub fn link(directory: u64, behind: usize, text: Vec<u8>) -> Self {
         Self { label: LINK, words: [directory, behind as u64, text.len() as u64, 0, 0, 0], text, handle: None }
@@ -137,18 +137,18 @@ impl Answer {
         Self { label: UP, words: [0, behind as u64, 0, 0, 0, 0], ..Self::default() }
     }
 
-    /// A link leads to what the process `pid` holds, one of [`held`](quire_abi::names::held); what comes behind it in
-    /// the path begins at `behind`.
+    /// A link leads to an object that the process `pid` holds, one of [`held`](quire_abi::names::held); the rest of the
+    /// path begins at `behind`.
     pub fn held(pid: u32, behind: usize, what: u64, number: u32) -> Self {
         Self { label: HELD, words: [pid.into(), behind as u64, what, number.into(), 0, 0], ..Self::default() }
     }
 
-    /// The same answer, and the kernel may keep it.
+    /// The same answer, which the kernel may cache.
     pub fn kept(self) -> Self {
         Self { label: KEPT, ..self }
     }
 
-    /// There is nothing of that name, and the kernel may keep that.
+    /// There is nothing of that name, and the kernel may cache that.
     pub fn nothing() -> Self {
         Self { label: NOTHING, ..Self::default() }
     }
@@ -159,7 +159,7 @@ impl Answer {
     }
 }
 
-/// What an answer says of something that was found.
+/// The description of a node in an answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Found {
     /// Its number.

@@ -1,5 +1,5 @@
-//! Triggers of memory pressure: what is written to `/proc/pressure/memory` and to a group's `memory.pressure`, in the
-//! form of Linux's psi.rst.
+//! Triggers of memory pressure: texts that are written to `/proc/pressure/memory` and to a group's `memory.pressure`,
+//! in the format of Linux's psi.rst.
 
 use quire_abi::Errno;
 use quire_abi::names::trigger as word;
@@ -11,7 +11,7 @@ use crate::who::Who;
 /// What a text asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Of full pressure, and not of some.
+    /// Whether it is about full pressure instead of some.
     pub is_full: bool,
     /// In microseconds.
     pub threshold: u64,
@@ -19,8 +19,8 @@ pub struct Wanted {
     pub window: u64,
 }
 
-/// "some 150000 1000000": threshold and window in microseconds. It may end in a newline, and with a zero byte. EINVAL
-/// for anything else, and if the numbers make no sense.
+/// Parses "some 150000 1000000": threshold and window in microseconds. A newline and a zero byte may follow. EINVAL for
+/// anything else, and for invalid numbers.
 pub fn parse(text: &[u8]) -> Result<Wanted, Errno> {
     let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
     let text = core::str::from_utf8(&text[..end]).map_err(|_| Errno::EINVAL)?;
@@ -40,8 +40,8 @@ pub fn parse(text: &[u8]) -> Result<Wanted, Errno> {
     if is_sound(threshold, window) { Ok(Wanted { is_full, threshold, window }) } else { Err(Errno::EINVAL) }
 }
 
-/// The answer to a write to such a file: the kernel sets the trigger, of the group with this key. Windows of those who
-/// are not root are multiples of two seconds, as on Linux: EINVAL.
+/// The answer to a write to such a file: the kernel sets the trigger for the group with this key. Windows of writers
+/// other than root must be multiples of two seconds, as on Linux: EINVAL otherwise.
 pub fn answer(text: &[u8], who: &impl Who, group: u64) -> Result<Answer, Errno> {
     let wanted = parse(text)?;
     if !who.is_root() && !wanted.window.is_multiple_of(PERIOD) {

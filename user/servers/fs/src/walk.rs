@@ -1,4 +1,4 @@
-//! The walk along a path within one file system, to its last part, to a link that is to be followed, or out of the
+//! The walk along a path within one file system: to its last component, to a link that must be followed, or out of the
 //! root.
 
 use core::ops::Range;
@@ -7,13 +7,13 @@ use quire_abi::Errno;
 
 use crate::who::Who;
 
-/// The longest name, where nothing else is said.
+/// The default for the maximum length of a name.
 pub const NAME_MAX: usize = 255;
 
 /// When a symbolic link at the end of a path is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
-    /// Never: the operation is with the name.
+    /// Never: the operation acts on the name.
     Never,
     /// If a slash follows it.
     BeforeSlash,
@@ -21,7 +21,7 @@ pub enum Follow {
     Always,
 }
 
-/// What a walk needs to know of a file system.
+/// The operations of a file system that a walk needs.
 pub trait Names {
     /// A file, directory or link.
     type Node: Copy + PartialEq;
@@ -37,13 +37,13 @@ pub trait Names {
     fn is_link(&self, node: Self::Node) -> bool;
     /// The directory above a directory.
     fn parent(&self, directory: Self::Node) -> Self::Node;
-    /// What a directory has of this name. An error ends the walk.
+    /// The node with this name in a directory. An error ends the walk.
     fn child(&self, directory: Self::Node, name: &[u8]) -> Result<Option<Self::Node>, Errno>;
-    /// Whether somebody may search a directory.
+    /// Whether `who` may search a directory.
     fn may_search(&self, directory: Self::Node, who: &impl Who) -> bool;
 }
 
-/// The last part of a path.
+/// The last component of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Last {
     /// The path is empty.
@@ -52,13 +52,13 @@ pub enum Last {
     Dot,
     /// `..`
     DotDot,
-    /// A name: where in the path.
+    /// A name: its position in the path.
     Name(Range<usize>),
 }
 
-/// The end of a path, where something is to be done.
+/// The end of a path, where an operation is to be done.
 pub struct End {
-    /// The directory where the last part is.
+    /// The directory that contains the last component.
     pub directory: u32,
     /// The last part.
     pub last: Last,
@@ -69,7 +69,7 @@ pub struct End {
 }
 
 impl End {
-    /// The last part's name, or nothing for `.`, `..` and an empty path.
+    /// The name of the last component; `None` for `.`, `..` and an empty path.
     pub fn name<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
         match &self.last {
             Last::Name(range) => path.get(range.clone()),
@@ -77,8 +77,8 @@ impl End {
         }
     }
 
-    /// The last part's name, which is to be removed. For what is no name: EISDIR, and of rmdir EINVAL for `.`,
-    /// ENOTEMPTY for `..`, EBUSY for an empty path.
+    /// The name of the last component, which is to be removed. If it is not a name: EISDIR, and for rmdir EINVAL for
+    /// `.`, ENOTEMPTY for `..`, EBUSY for an empty path.
     pub fn name_to_remove<'p>(&self, path: &'p [u8], is_rmdir: bool) -> Result<&'p [u8], Errno> {
         match &self.last {
             Last::Name(range) => Ok(&path[range.clone()]),
@@ -95,23 +95,23 @@ impl End {
 pub enum Walked<N> {
     /// At the end of the path.
     End {
-        /// The directory where the last part is.
+        /// The directory that contains the last component.
         directory: N,
         /// The last part.
         last: Last,
         /// What is there.
         node: Option<N>,
-        /// Whether slashes follow. What is there may be no directory: most operations then fail with ENOTDIR.
+        /// Whether slashes follow. If the node is not a directory, most operations then fail with ENOTDIR.
         slash: bool,
     },
-    /// At a symbolic link that is to be followed, in this directory; what comes behind it in the path begins there.
+    /// At a symbolic link that must be followed, in this directory; the rest of the path begins there.
     Link(N, N, usize),
-    /// Above the root; what comes behind it begins there.
+    /// Above the root; the rest of the path begins there.
     Up(usize),
 }
 
-/// Walks from a directory. ENOENT, ENOTDIR, EACCES, ENAMETOOLONG. O(parts of the path), each by a look into one
-/// directory.
+/// Walks a path from a directory. ENOENT, ENOTDIR, EACCES, ENAMETOOLONG. O(components), with one directory lookup for
+/// each.
 pub fn walk<F: Names>(
     names: &F,
     who: &impl Who,

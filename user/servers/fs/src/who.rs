@@ -1,3 +1,3 @@
-//! Who asks, and what that one may do: the kernel has the same rule.
+//! Identities, and their permissions: the kernel has the same rules.
 
 pub use quire_abi::access::{EXECUTE, Identity, Owned, READ, WRITE, Who};

@@ -4,10 +4,10 @@ use quire_abi::Errno;
 
 use crate::process::Subject;
 
-/// Changes something of a process or thread to what a text says; `is_root` is whether its writer is.
+/// Changes a property of a process or thread to the value in a text; `is_root` is whether the writer is root.
 pub type Change = fn(&Subject<'_>, text: &[u8], is_root: bool) -> Result<(), Errno>;
 
-/// comm: threads of the same process may change it. Of a longer text the first 15 bytes count.
+/// comm: threads of the same process may change it. If the text is longer, its first 15 bytes are used.
 pub fn comm(of: &Subject<'_>, text: &[u8], _: bool) -> Result<(), Errno> {
     if of.facts.caller().0 != of.process.pid {
         return Err(Errno::EINVAL);

@@ -1,4 +1,4 @@
-//! What is asked of the kernel.
+//! Queries to the kernel.
 
 use alloc::vec::Vec;
 
@@ -10,7 +10,7 @@ use quire_abi::pressure::Pressure;
 use quire_abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo};
 use quire_abi::statistics::{AreaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
 
-/// The kernel, or what stands for it in tests.
+/// The kernel, or a substitute in tests.
 pub trait Facts {
     /// The control group with this key.
     fn control_group(&self, key: u64) -> Option<GroupInfo>;
@@ -34,23 +34,23 @@ pub trait Facts {
     fn mounts(&self) -> Vec<MountInfo>;
     /// The lines of vmstat.
     fn counters(&self) -> Vec<Counter>;
-    /// The process with this number, or else with the lowest one above it.
+    /// The process with this number, or else with the next higher one.
     fn process_from(&self, pid: u32) -> Option<ProcessInfo>;
     /// A process in detail.
     fn detail(&self, pid: u32) -> Option<ProcessDetail>;
-    /// The thread of a process with this number, or else with the lowest one above it.
+    /// The thread of a process with this number, or else with the next higher one.
     fn thread_from(&self, pid: u32, tid: u32) -> Option<ThreadInfo>;
-    /// The descriptor of a process with this number, or else with the lowest one above it.
+    /// The descriptor of a process with this number, or else with the next higher one.
     fn descriptor_from(&self, pid: u32, number: u32) -> Option<DescriptorInfo>;
     /// The first area of a process that ends above an address; its pages are counted only if `is_counted`.
     fn area_from(&self, pid: u32, from: u64, is_counted: bool) -> Option<AreaInfo>;
-    /// What exec has put into a process's memory, from an offset on: how many bytes.
+    /// Reads what exec has placed in a process's memory, from an offset on; returns how many bytes.
     fn text(&self, pid: u32, which: usize, offset: u64, to: &mut [u8]) -> usize;
-    /// A record of page types, of a zone and a migrate type.
+    /// The record of page types for a zone and a migrate type.
     fn page_type(&self, index: usize) -> Option<PageTypeInfo>;
     /// A slab cache.
     fn slab(&self, index: usize) -> Option<SlabCacheInfo>;
-    /// The first area of the kernel's addresses that ends above one.
+    /// The first area of the kernel's addresses that ends above this address.
     fn vmalloc_from(&self, from: u64) -> Option<VmallocInfo>;
     /// Random bytes.
     fn random(&self) -> [u8; 16];
@@ -62,13 +62,13 @@ pub trait Facts {
     fn set_setting(&self, which: usize, value: u64) -> Result<(), Errno>;
     /// Compacts all memory.
     fn compact(&self) -> Result<(), Errno>;
-    /// Gives the machine another name, or its NIS domain.
+    /// Sets the machine's name, or its NIS domain.
     fn set_uname(&self, name: &[u8], is_domain: bool) -> Result<(), Errno>;
-    /// The process that asks, and its thread.
+    /// The calling process, and its thread.
     fn caller(&self) -> (u32, u32);
-    /// Gives a thread another name, NUL-padded.
+    /// Sets a thread's name, NUL-padded.
     fn set_name(&self, tid: u32, name: &[u8; 16]) -> Result<(), Errno>;
-    /// Sets the adjustment of a process for the OOM killer, in the name of somebody privileged or not.
+    /// Sets the adjustment of a process for the OOM killer, on behalf of a caller that is privileged or not.
     fn set_oom_score_adj(&self, pid: u32, adj: i32, is_privileged: bool) -> Result<(), Errno>;
 
     /// A process.
@@ -119,7 +119,7 @@ impl dyn Facts + '_ {
     }
 }
 
-/// All that `next` finds, each behind the number of the one before.
+/// All items that `next` finds, each after the number of the previous one.
 fn all<T>(from: u32, next: impl Fn(u32) -> Option<T>, number: impl Fn(&T) -> u32) -> impl Iterator<Item = T> {
     let mut from = Some(from);
     core::iter::from_fn(move || {
@@ -129,7 +129,7 @@ fn all<T>(from: u32, next: impl Fn(u32) -> Option<T>, number: impl Fn(&T) -> u32
     })
 }
 
-/// The text of a NUL-padded field; bytes that are no UTF-8 end it.
+/// The text of a NUL-padded field, up to bytes that are not UTF-8.
 pub fn text(field: &[u8]) -> &str {
     let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
     let field = &field[..end];
@@ -139,12 +139,12 @@ pub fn text(field: &[u8]) -> &str {
     }
 }
 
-/// KiB of a number of pages.
+/// A number of pages in KiB.
 pub const fn kib(pages: u64) -> u64 {
     pages * 4
 }
 
-/// Linux's ticks for programs, a hundred a second, of nanoseconds.
+/// Nanoseconds in Linux's ticks for programs, a hundred per second.
 pub const fn ticks(nanoseconds: u64) -> u64 {
     nanoseconds / 10_000_000
 }

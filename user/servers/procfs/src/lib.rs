@@ -1,11 +1,11 @@
-//! procfs: what the kernel knows of processes, memory and CPUs, as the files of Linux's /proc and /sys, in its formats.
-//! Each read says what is true then. A file, a line or a field is here if Quire counts what it stands for; fields of a
-//! fixed place that it does not count are 0.
+//! procfs: what the kernel knows about processes, memory and CPUs, as the files of Linux's /proc and /sys, in their
+//! formats. Each read returns the present state. A file, a line or a field exists if Quire counts what it reports;
+//! fields at fixed positions that it does not count are 0.
 //!
 //! Floors, lowest first; none imports a higher one:
-//! - [`facts`]: what is asked of the kernel. [`out`]: the part of a text that is asked for.
-//! - [`machine`], [`process`], [`system`]: the texts. [`change`], [`settings`]: what writing does.
-//! - [`names`]: which files there are.
+//! - [`facts`]: queries to the kernel. [`out`]: the requested part of a text.
+//! - [`machine`], [`process`], [`system`]: the texts. [`change`], [`settings`]: the effects of writes.
+//! - [`names`]: the files that exist.
 //! - [`serve`]: requests and answers.
 
 #![no_std]

@@ -15,7 +15,7 @@ pub fn amount(out: &mut Out, name: &str, value: u64) -> fmt::Result {
     writeln!(out, "{:<15} {value:>8} kB", alloc::format!("{name}:"))
 }
 
-/// A set of CPUs or nodes as a hexadecimal number, of as many digits as `count` of them need.
+/// A set of CPUs or nodes as a hexadecimal number, with as many digits as `count` of them need.
 pub fn mask(out: &mut Out, set: u64, count: usize) -> fmt::Result {
     let digits = count.clamp(1, 64).div_ceil(4);
     if digits > 8 {
@@ -54,7 +54,7 @@ pub fn pressure(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
 pub fn meminfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let (system, memory) = (facts.system(), facts.memory());
     let low: u64 = facts.zones().iter().map(|zone| zone.low).sum();
-    // What only has to be taken can be had; what has to be written first may take long.
+    // Clean pages can be reclaimed; dirty pages have to be written first, which may take long.
     let (cached, dirty) = (facts.counter("nr_file_pages"), facts.counter("nr_dirty"));
     let shared = facts.counter("nr_shmem");
     let available = system.free.saturating_sub(low) + cached.saturating_sub(dirty);
@@ -84,11 +84,11 @@ pub fn meminfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     lines.iter().try_for_each(|(name, value)| amount(out, name, *value))
 }
 
-/// stat: times of CPUs in ticks, switches, when the machine began.
+/// stat: times of CPUs in ticks, switches, the time of boot.
 pub fn stat(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let (cpus, system) = (facts.cpus(), facts.system());
     let uptime = system.uptime_ns;
-    // What is neither idle nor the kernel's is programs'.
+    // The time that is neither idle nor the kernel's was spent in programs.
     let of = |cpu: &CpuInfo| {
         let user = uptime.saturating_sub(cpu.idle_ns).saturating_sub(cpu.system_ns);
         [user, cpu.system_ns, cpu.idle_ns]
@@ -121,7 +121,7 @@ pub fn loadavg(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     writeln!(out, "{}/{} {}", system.running, system.threads, system.last_pid)
 }
 
-/// uptime: seconds since power-on, and those that CPUs were idle.
+/// uptime: seconds since power-on, and the sum of the seconds in which CPUs were idle.
 pub fn uptime(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let idle: u64 = facts.cpus().iter().map(|cpu| cpu.idle_ns).sum();
     let [up, idle] = [facts.system().uptime_ns, idle].map(ticks);
@@ -166,7 +166,7 @@ pub fn cpuinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     Ok(())
 }
 
-/// swaps. Swap is memory, in which pages are kept compressed.
+/// swaps. Swap is memory in which pages are stored compressed.
 pub fn swaps(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     out.write_str("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")?;
     let memory = facts.memory();
@@ -279,12 +279,12 @@ pub fn vmallocinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     Ok(())
 }
 
-/// How files in a file system may be used.
+/// The mount options of a file system.
 fn rights(mount: &MountInfo) -> &'static str {
     if mount.flags & MountInfo::READ_ONLY != 0 { "ro" } else { "rw" }
 }
 
-/// What a file system lies on, or else its kind.
+/// The source of a mount, or else its type.
 fn source(mount: &MountInfo) -> &str {
     if mount.source[0] == 0 { text(&mount.kind) } else { text(&mount.source) }
 }
@@ -298,7 +298,7 @@ pub fn mounts(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     Ok(())
 }
 
-/// mountinfo. Mounts are over directories of the first one.
+/// mountinfo. Mounts are on directories of the first one.
 pub fn mountinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     for (number, mount) in facts.mounts().iter().enumerate() {
         let (path, kind, rights, source) = (text(&mount.path), text(&mount.kind), rights(mount), source(mount));
@@ -308,7 +308,7 @@ pub fn mountinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     Ok(())
 }
 
-/// filesystems: the kinds that are mounted.
+/// filesystems: the types that are mounted.
 pub fn filesystems(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let mounts = facts.mounts();
     for (number, mount) in mounts.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! Which files there are, and their numbers.
+//! The files that exist, and their numbers.
 //!
-//! A number has a kind in its highest bits; behind it are a process, a thread or descriptor of it, and a file, as far
-//! as the kind has them.
+//! A number has a kind in its highest bits, followed by a process, a thread or descriptor of it, and a file, depending
+//! on the kind.
 
 use core::fmt;
 
@@ -36,18 +36,18 @@ pub enum Fixed {
     Setting(Written, Set),
     /// A file with this text about the machine's pressure; everybody may set triggers.
     Trigger(Written),
-    /// A file that only root may write, and nobody reads.
+    /// A file that only root may write, and that cannot be read.
     Order(Set),
 }
 
-/// Sets something of the machine to what a text says.
+/// Sets a property of the machine to the value in a text.
 pub type Set = fn(&dyn Facts, &[u8]) -> Result<(), Errno>;
 
 /// Writes a text about the machine.
 pub type Written = fn(&dyn Facts, &mut Out) -> fmt::Result;
 
-/// The fixed names: the path of the directory, the name, what it is. The first is the root of /proc; what begins with a
-/// slash is in /sys.
+/// The fixed names: the path of the directory, the name, the kind. The first one is the root of /proc; paths that begin
+/// with a slash are in /sys.
 pub const FIXED: &[(&str, &str, Fixed)] = &[
     ("", "", Fixed::Directory("")),
     ("", "buddyinfo", Fixed::File(machine::buddyinfo)),
@@ -136,22 +136,22 @@ impl System {
     }
 }
 
-/// The places in [`FIXED`] of what is in the directory at one.
+/// The indices in [`FIXED`] of the entries of the directory at one index.
 pub fn fixed_in(at: usize) -> impl Iterator<Item = usize> {
-    // (A root is in itself, and has no name.)
+    // (A root is its own parent, and has no name.)
     (1..FIXED.len()).filter(move |n| matches!(FIXED[at].2, Fixed::Directory(path) if path == FIXED[*n].0))
 }
 
-/// The directory in which a fixed name is.
+/// The parent directory of a fixed name.
 fn fixed_above(at: usize) -> usize {
     let is_it = |fixed: &(&str, &str, Fixed)| matches!(fixed.2, Fixed::Directory(path) if path == FIXED[at].0);
     FIXED.iter().position(is_it).unwrap_or(0)
 }
 
-/// What a file of a process has.
+/// The content of a file of a process.
 #[derive(Clone, Copy)]
 pub enum Text {
-    /// A text that is written for whoever reads.
+    /// A text that is generated for each reader.
     Written(fn(&Subject<'_>, &mut Out) -> fmt::Result),
     /// A part of its memory.
     Memory(usize),
@@ -165,9 +165,9 @@ pub struct File {
     pub text: Text,
     /// Its permissions.
     pub mode: u32,
-    /// Whether it may be read by those only who may inspect the process.
+    /// Whether only callers that may inspect the process may read it.
     pub is_private: bool,
-    /// Whether each thread has one, too.
+    /// Whether each thread has one too.
     pub is_of_threads: bool,
     /// What writing to it does.
     pub write: Option<change::Change>,
@@ -206,13 +206,13 @@ pub const FILES: &[File] = &[
     file("wchan", Text::Written(process::wchan)),
 ];
 
-/// A directory of a process: its name, and which it is.
+/// A directory of a process: its name, and its node.
 pub type Directory = (&'static str, fn(u32) -> Node);
 
 /// The directories of a process.
 pub const DIRECTORIES: &[Directory] = &[("fd", Node::Descriptors), ("fdinfo", Node::Infos), ("task", Node::Tasks)];
 
-/// Links to what a process holds.
+/// Links to objects that a process holds.
 pub const LINKS: &[(&str, u64)] = &[("cwd", held::WORKING_DIRECTORY), ("exe", held::PROGRAM), ("root", held::ROOT)];
 
 /// Something with a name.
@@ -236,11 +236,11 @@ pub enum Node {
     Descriptors(u32),
     /// A descriptor: a link to what it refers to.
     Descriptor(u32, u32),
-    /// What there is to say about the descriptors of a process.
+    /// Information about the descriptors of a process.
     Infos(u32),
-    /// What there is to say about a descriptor.
+    /// Information about one descriptor.
     Info(u32, u32),
-    /// The directory of one of a group of /sys.
+    /// The directory of a member of one of the groups in /sys.
     One(usize, u32),
     /// A file of it.
     OfOne(usize, u32, usize),
@@ -274,7 +274,7 @@ impl Node {
         }
     }
 
-    /// What has a number, whether the process is there or not.
+    /// The node with this number, whether or not the process exists.
     pub fn from_number(number: u64) -> Option<Self> {
         let field = |from: u32, to: u32| (number >> from & ((1 << (to - from)) - 1)) as u32;
         let (pid, part, file) = (field(PID, KIND), field(PART, PID), field(0, PART) as usize);
@@ -312,7 +312,7 @@ impl Node {
         }
     }
 
-    /// The file of a process that it is, or of a thread.
+    /// If the node is a file of a process or a thread: that file.
     pub fn file(self) -> Option<&'static File> {
         match self {
             Self::Of(_, file) | Self::OfTask(_, _, file) => FILES.get(file),
@@ -325,7 +325,7 @@ impl Node {
         matches!(self, Self::Fixed(at) if matches!(FIXED[at].2, Fixed::Trigger(_)))
     }
 
-    /// Its type and permissions, but that those of a descriptor's link depend on the descriptor.
+    /// Its type and permissions, except that those of a descriptor's link depend on the descriptor.
     pub fn mode(self) -> u32 {
         match self {
             Self::Fixed(at) => match FIXED[at].2 {
@@ -348,7 +348,7 @@ impl Node {
     }
 }
 
-/// The names of one of the file systems, as they are now.
+/// The names of one of the file systems at the moment.
 pub struct Tree<'a>(pub &'a dyn Facts, pub System);
 
 impl Tree<'_> {
@@ -372,7 +372,7 @@ impl Tree<'_> {
         file.or_else(link).or_else(directory)
     }
 
-    /// Whom a node is about, if there is that process or thread. `None` for what is fixed.
+    /// The process or thread that a node is about, if it exists. `None` for a fixed name.
     pub fn subject(&self, node: Node, who: &impl Who) -> Result<Option<Subject<'_>>, Errno> {
         let Some(pid) = node.pid() else { return Ok(None) };
         let process = self.0.process(pid).ok_or(Errno::ENOENT)?;
@@ -383,8 +383,8 @@ impl Tree<'_> {
         Ok(Some(Subject { facts: self.0, process, thread, is_open: self.may_inspect(pid, who) }))
     }
 
-    /// Whether somebody may inspect a process, as Linux's `ptrace_may_access` decides: it is their own, they are root,
-    /// or it has no other user or group than theirs and has not been made private.
+    /// Whether `who` may inspect a process, by the rule of Linux's `ptrace_may_access`: the process is `who`'s own, or
+    /// `who` is root, or the process has no other user or group than `who` and has not been made private.
     pub fn may_inspect(&self, pid: u32, who: &impl Who) -> bool {
         if who.is_root() || self.0.caller().0 == pid {
             return true;
@@ -394,7 +394,8 @@ impl Tree<'_> {
         detail.flags & flag::DUMPABLE != 0 && same(detail.users, who.user()) && same(detail.groups, who.group())
     }
 
-    /// To whom a node belongs, and its type and permissions: a process's to its user, unless it has been made private.
+    /// The owner of a node, and its type and permissions: those of a process belong to its user, unless it has been
+    /// made private.
     pub fn owned(&self, node: Node, subject: Option<&Subject<'_>>) -> Owned {
         let process = subject.map(|subject| subject.process).filter(|process| process.flags & flag::DUMPABLE != 0);
         let (user, group) = process.map_or((0, 0), |process| (process.uid, process.gid));
@@ -416,7 +417,7 @@ pub fn is_directory(at: usize, path: &str) -> bool {
     matches!(FIXED[at].2, Fixed::Directory(own) if own == path)
 }
 
-/// The number that a name is, in its only form.
+/// The number that a name represents, without leading zeros or the like.
 fn number(name: &[u8]) -> Option<u32> {
     let text = core::str::from_utf8(name).ok()?;
     let is_plain = text == "0" || !text.starts_with(['0', '+']);
@@ -424,7 +425,7 @@ fn number(name: &[u8]) -> Option<u32> {
 }
 
 impl Tree<'_> {
-    /// What a directory has of a name.
+    /// The node with this name in a directory.
     fn named(&self, directory: Node, name: &[u8]) -> Option<Node> {
         match directory {
             Node::Fixed(at) => self.in_fixed(at, name),

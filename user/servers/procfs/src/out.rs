@@ -1,12 +1,12 @@
-//! The part of a text that is asked for. A file's text is written from its beginning, or from a mark, and what is
-//! outside of the part is not kept: however long the text is, the server holds what one answer has room for.
+//! The requested part of a text. A file's text is generated from its beginning, or from a mark, and only the part is
+//! kept: however long the text is, the server only stores as much as fits into one answer.
 
 use alloc::vec::Vec;
 use core::fmt;
 
-/// Takes a text, and keeps a part of it. Writing fails once the part is complete, which ends the work.
+/// Receives a text, and keeps a part of it. Writing fails once the part is complete, which ends the work.
 pub struct Out {
-    /// Where in the text the next byte is.
+    /// The position of the next byte in the text.
     at: u64,
     from: u64,
     room: usize,
@@ -14,7 +14,7 @@ pub struct Out {
     mark: Option<Mark>,
 }
 
-/// A place in a text, and what the writer needs to go on there.
+/// A position in a text, and the state with which the writer can continue there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The place.
@@ -24,18 +24,18 @@ pub struct Mark {
 }
 
 impl Out {
-    /// The part from `from` on, of at most `room` bytes. The writer goes on at the mark, if there is one before that.
+    /// The part from `from` on, of at most `room` bytes. The writer continues at the mark, if that is before the part.
     pub fn new(from: u64, room: usize, mark: Option<Mark>) -> Self {
         let mark = mark.filter(|mark| mark.at <= from);
         Self { at: mark.map_or(0, |mark| mark.at), from, room, kept: Vec::new(), mark }
     }
 
-    /// Where the writer goes on; 0 at the beginning.
+    /// The state with which the writer continues; 0 at the beginning.
     pub fn state(&self) -> u64 {
         self.mark.map_or(0, |mark| mark.state)
     }
 
-    /// The writer could go on here.
+    /// Records that the writer could continue here.
     pub fn set_mark(&mut self, state: u64) {
         self.mark = Some(Mark { at: self.at, state });
     }
@@ -63,8 +63,8 @@ impl fmt::Write for Out {
     }
 }
 
-/// Places where reading went on last, of a few readers and files: so that reading a long text in pieces writes each
-/// part of it once.
+/// Where the last reads ended, for a few readers and files: so reading a long text in pieces generates each part of it
+/// only once.
 pub struct Marks {
     all: [Option<(Key, Mark)>; MARKS],
     next: usize,
@@ -88,7 +88,7 @@ impl Marks {
         found.map(|(_, mark)| *mark).filter(|mark| mark.at <= at)
     }
 
-    /// Keeps a mark, in the place of the oldest one.
+    /// Stores a mark, replacing the oldest one.
     pub fn keep(&mut self, key: Key, mark: Mark) {
         if let Some((_, old)) = self.all.iter_mut().flatten().find(|(other, _)| *other == key) {
             *old = mark;

@@ -14,10 +14,10 @@ use crate::out::Out;
 /// Bytes of a page.
 const PAGE: u64 = 4096;
 
-/// The limit on resident memory, which Linux shows and does not enforce either.
+/// The limit on resident memory, which Linux also shows without enforcing it.
 const RESIDENT: usize = 5;
 
-/// `oom_score_adj` of processes that are never picked.
+/// `oom_score_adj` of processes that are never chosen.
 const NEVER: i32 = -1000;
 
 /// Whom a text is about.
@@ -28,7 +28,7 @@ pub struct Subject<'a> {
     pub process: ProcessInfo,
     /// The thread, if it is about one.
     pub thread: Option<ThreadInfo>,
-    /// Whether the reader may know where what is in its memory.
+    /// Whether the reader may know addresses in its memory.
     pub is_open: bool,
 }
 
@@ -93,7 +93,7 @@ pub fn stat(of: &Subject<'_>, out: &mut Out) -> fmt::Result {
     write!(out, "{} {} {} {limit} ", ticks(p.started_ns), p.vsize * PAGE, p.rss)?;
     let layout = if of.is_open { detail.layout } else { Default::default() };
     let heap = if of.is_open { detail.heap[0] } else { 0 };
-    // (Code and stack are 1 where they may not be known.)
+    // (Code and stack are 1 if the reader may not know them.)
     let hidden = u64::from(!of.is_open && of.has_memory());
     let [code, code_end] = layout.code.map(|at| at.max(hidden));
     write!(out, "{code} {code_end} {} 0 0 ", layout.stack)?;
@@ -116,7 +116,7 @@ pub fn statm(of: &Subject<'_>, out: &mut Out) -> fmt::Result {
     writeln!(out, "{} {} {} {} 0 {} 0", p.vsize, p.rss, p.shared, pages(detail.layout.code), detail.data + detail.stack)
 }
 
-/// Pages from the one where a part begins to the one where it ends.
+/// The number of pages from the one in which a part begins to the one in which it ends.
 fn pages([from, to]: [u64; 2]) -> u64 {
     (to.next_multiple_of(PAGE) - from / PAGE * PAGE) / PAGE
 }
@@ -222,7 +222,7 @@ pub fn limits(of: &Subject<'_>, out: &mut Out) -> fmt::Result {
     Ok(())
 }
 
-/// oom_score: Linux's, 0 for whoever is never picked.
+/// oom_score: as on Linux, 0 for a process that is never chosen.
 pub fn oom_score(of: &Subject<'_>, out: &mut Out) -> fmt::Result {
     let adj = of.detail().oom_score_adj;
     let total = of.facts.system().managed.max(1) as i64;
@@ -236,21 +236,21 @@ pub fn oom_score_adj(of: &Subject<'_>, out: &mut Out) -> fmt::Result {
     writeln!(out, "{}", of.detail().oom_score_adj)
 }
 
-/// cgroup: the path of its control group, in the one hierarchy that there is.
+/// cgroup: the path of its control group, in the only hierarchy.
 pub fn cgroup(subject: &Subject<'_>, out: &mut Out) -> fmt::Result {
     out.write_str("0::")?;
     write_group(subject.facts, subject.process.control_group, out)?;
     out.write_str(if subject.process.control_group == 0 { "/\n" } else { "\n" })
 }
 
-/// The path of a group, from the root on. (They do not lie deep in each other.)
+/// The path of a group from the root. (The recursion is limited by the depth of groups.)
 fn write_group(facts: &dyn Facts, key: u64, out: &mut Out) -> fmt::Result {
     let Some(group) = (key != 0).then(|| facts.control_group(key)).flatten() else { return Ok(()) };
     write_group(facts, group.parent, out)?;
     write!(out, "/{}", text(&group.name))
 }
 
-/// wchan: no place in the kernel is told.
+/// wchan: always 0, since addresses in the kernel are not revealed.
 pub fn wchan(_: &Subject<'_>, out: &mut Out) -> fmt::Result {
     out.write_str("0")
 }

@@ -1,5 +1,5 @@
-//! Requests and their answers. Nothing is made, moved or removed here: EACCES for a name that cannot be made, EPERM for
-//! what cannot be changed.
+//! Requests and their answers. Nothing can be made, moved or removed here: EACCES for a name that cannot be made, EPERM
+//! for an attribute that cannot be changed.
 
 use alloc::string::String;
 
@@ -18,19 +18,19 @@ use crate::out::{Marks, Out};
 use crate::process::{self, Subject};
 use crate::system::{GROUPS, Group};
 
-/// Linux's number of this kind of file system.
+/// Linux's number of this type of file system.
 const PROC: u64 = 0x9fa0;
 
 /// The same of /sys.
 const SYSFS: u64 = 0x6265_6572;
 
-/// What lstat says of the length of links that are none by their text.
+/// The length that lstat returns for links that are not followed by their text.
 const LINK_SIZE: u64 = 64;
 
 /// The key of the root of control groups, whose pressure is the machine's.
 const MACHINE: u64 = 0;
 
-/// Does what is asked; `room` is that of window 1.
+/// Handles a request; `room` is the size of window 1.
 pub fn serve(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, room: usize) -> Answer {
     try_serve(tree, marks, request, room).unwrap_or_else(Answer::error)
 }
@@ -138,8 +138,9 @@ fn open(tree: &Tree<'_>, request: &Request<'_>, node: Node, subject: Option<&Sub
     Ok(found(tree, node, subject))
 }
 
-/// EACCES unless the caller may access a node so: by its permissions, and where it says what is in a process's memory,
-/// if the caller may inspect that. What nobody can write is not written by root either.
+/// EACCES unless the caller may access a node in this way: by its permissions, and if it reveals the contents of a
+/// process's memory, only if the caller may inspect the process. Files that nobody can write cannot be written by root
+/// either.
 fn permit(
     tree: &Tree<'_>,
     request: &Request<'_>,
@@ -156,7 +157,7 @@ fn permit(
     if may && may_read && may_write { Ok(()) } else { Err(Errno::EACCES) }
 }
 
-/// Of a link to what a process holds: the process, what it is, and the descriptor's number.
+/// For a link to an object that a process holds: the process, the kind of object, and the descriptor's number.
 fn what_is_held(node: Node) -> Option<(u32, u64, u32)> {
     match node {
         Node::Link(pid, link) => Some((pid, LINKS[link].1, 0)),
@@ -180,7 +181,7 @@ fn link_text(facts: &dyn Facts, node: Node) -> String {
     }
 }
 
-/// The text of a file, from a place on. It is made anew for each read.
+/// The text of a file, from a position on. It is generated anew for each read.
 fn read(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, node: Node, room: usize) -> Result<Answer, Errno> {
     let facts = tree.0;
     let subject = tree.subject(node, &Identity(request.identity)).map_err(ended)?;
@@ -196,7 +197,7 @@ fn read(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, node: Node, r
     }
     let key = (node.number(), facts.caller().1);
     let mut out = Out::new(request.argument, room, marks.find(key, request.argument));
-    // (An error is that there is no more room.)
+    // (An error means that there is no more room.)
     let _ = match (node, &subject) {
         (Node::Fixed(at), _) => match FIXED[at].2 {
             Fixed::File(text) | Fixed::Secret(text) | Fixed::Setting(text, _) | Fixed::Trigger(text) => {
@@ -220,13 +221,13 @@ fn read(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, node: Node, r
     Ok(Answer::text(text))
 }
 
-/// What is open, and of a process that has ended meanwhile: ESRCH, as on Linux.
+/// For an open file of a process that has ended meanwhile: ESRCH, as on Linux.
 fn ended(error: Errno) -> Errno {
     if error == Errno::ENOENT { Errno::ESRCH } else { error }
 }
 
-/// What was open to whoever opened it may be read by those that it was passed on to, but not what is in a process's
-/// memory.
+/// A file that its opener was allowed to open may also be read by processes that it was passed to, except if it reveals
+/// the contents of a process's memory.
 fn permit_still(
     tree: &Tree<'_>,
     request: &Request<'_>,
@@ -238,7 +239,7 @@ fn permit_still(
     if is_private { permit(tree, request, node, subject, wanted) } else { Ok(()) }
 }
 
-/// Changes what a file says. The whole text counts, wherever it is written.
+/// Writes to a file. The whole text counts, at whatever position it is written.
 fn write(tree: &Tree<'_>, request: &Request<'_>, node: Node) -> Result<Answer, Errno> {
     let asker = Identity(request.identity);
     let subject = tree.subject(node, &asker).map_err(ended)?;
@@ -258,7 +259,7 @@ fn write(tree: &Tree<'_>, request: &Request<'_>, node: Node) -> Result<Answer, E
     Ok(Answer::done([request.text.len() as u64, 0, 0, 0, 0, 0]))
 }
 
-/// Records of a directory from a place on.
+/// Records of a directory from a position on.
 fn list(tree: &Tree<'_>, request: &Request<'_>, directory: Node, room: usize) -> Result<Answer, Errno> {
     let subject = tree.subject(directory, &Identity(request.identity))?;
     if !tree.is_dir(directory) {
@@ -272,7 +273,7 @@ fn list(tree: &Tree<'_>, request: &Request<'_>, directory: Node, room: usize) ->
     }
 }
 
-/// `.`, `..`, the fixed names, then what is numbered, each at its number.
+/// `.`, `..`, the fixed names, then the numbered names, each at the position of its number.
 fn fill(tree: &Tree<'_>, directory: Node, list: &mut List) -> Result<(), Stop> {
     let facts = tree.0;
     list.add(0, ".", directory)?;
@@ -327,7 +328,7 @@ fn fill(tree: &Tree<'_>, directory: Node, list: &mut List) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A directory's list from a place on.
+/// A directory's list from a position on.
 struct List {
     records: Records,
     place: u64,
@@ -337,17 +338,17 @@ struct List {
 enum Stop {
     /// There is no more room.
     Full,
-    /// There is none for the first record, or no memory.
+    /// There is no room for the first record, or no memory.
     Error(Errno),
 }
 
 impl List {
-    /// The number where what is numbered begins, if the number 0 is at the place `first`.
+    /// The number of the first numbered name to be listed, if the number 0 is at the position `first`.
     fn number(&self, first: u64) -> u32 {
         u32::try_from(self.place.saturating_sub(first)).unwrap_or(u32::MAX)
     }
 
-    /// Adds what is at a place, unless the list begins behind it.
+    /// Adds the entry at a position, unless the list begins after it.
     fn add(&mut self, at: u64, name: &str, node: Node) -> Result<(), Stop> {
         if at < self.place {
             return Ok(());
@@ -359,7 +360,7 @@ impl List {
         }
     }
 
-    /// Adds what is called by numbers.
+    /// Adds entries whose names are numbers.
     fn add_numbers(
         &mut self,
         first: u64,

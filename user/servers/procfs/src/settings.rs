@@ -1,5 +1,5 @@
-//! Texts of /proc/sys, and what writing there does. Those that only root may write are written by root alone whoever
-//! has opened them.
+//! Texts of /proc/sys, and the effects of writes. Settings that only root may change can only be written by root,
+//! whoever has opened the file.
 
 use core::fmt::{self, Write};
 
@@ -16,7 +16,7 @@ pub fn hostname(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     writeln!(out, "{}", text(&facts.uname().nodename))
 }
 
-/// Changes it: to the text's first line.
+/// Sets the name to the text's first line.
 pub fn set_hostname(facts: &dyn Facts, text: &[u8]) -> Result<(), Errno> {
     facts.set_uname(first_line(text), false)
 }
@@ -56,7 +56,7 @@ pub fn pid_max(_: &dyn Facts, out: &mut Out) -> fmt::Result {
     writeln!(out, "{}", limit::NUMBERS)
 }
 
-/// kernel/threads-max: each has a number, and 0 is nobody's.
+/// kernel/threads-max: each thread has a number, and 0 is never used.
 pub fn threads_max(_: &dyn Facts, out: &mut Out) -> fmt::Result {
     writeln!(out, "{}", limit::NUMBERS - 1)
 }
@@ -66,7 +66,7 @@ pub fn ngroups_max(_: &dyn Facts, out: &mut Out) -> fmt::Result {
     writeln!(out, "{}", limit::GROUPS)
 }
 
-/// kernel/random/uuid: another one for each read (RFC 9562, version 4).
+/// kernel/random/uuid: a new one for each read (RFC 9562, version 4).
 pub fn uuid(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let mut bytes = facts.random();
     bytes[6] = bytes[6] & 0x0f | 0x40;

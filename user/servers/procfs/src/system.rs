@@ -6,11 +6,11 @@ use crate::facts::{Facts, kib};
 use crate::machine::{mask, online as online_cpus, ranges};
 use crate::out::Out;
 
-/// What there are several of, each with a directory: CPUs, nodes.
+/// A kind of objects, each with a directory: CPUs, nodes.
 pub struct Group {
-    /// The path of the directory where they are.
+    /// The path of the directory that contains them.
     pub directory: &'static str,
-    /// Each is called so, and by its number.
+    /// Their names consist of this and their number.
     pub prefix: &'static str,
     /// How many there are.
     pub count: fn(&dyn Facts) -> usize,
@@ -18,7 +18,7 @@ pub struct Group {
     pub files: &'static [(&'static str, OfOne)],
 }
 
-/// Writes a text about one of a group.
+/// Writes a text about one member of a group.
 pub type OfOne = fn(&dyn Facts, usize, &mut Out) -> fmt::Result;
 
 /// All groups.
@@ -66,7 +66,7 @@ pub fn offline(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     line(out, below(facts.cpus().len()) & !online_set(facts))
 }
 
-/// devices/system/cpu/present and possible: those of the device tree.
+/// devices/system/cpu/present and possible: the CPUs in the device tree.
 pub fn present(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     line(out, below(facts.cpus().len()))
 }

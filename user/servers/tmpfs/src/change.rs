@@ -1,4 +1,4 @@
-//! Making and removing names, and changing attributes of what is no file.
+//! Making and removing names, and changing attributes of nodes other than files.
 
 use quire_abi::Errno;
 use quire_abi::ipc::rights;
@@ -56,8 +56,8 @@ impl<O: Objects> Tree<O> {
         Ok(Answer::default())
     }
 
-    /// The name in the second text, in the second directory: that directory, the name, and what is there. ENOENT;
-    /// ENOTDIR for a name with a slash that is no directory's.
+    /// The name in the second text, in the second directory; returns that directory, the name, and the node. ENOENT;
+    /// ENOTDIR for a name with a slash that is not a directory's.
     pub(crate) fn old<'a>(&self, request: &Request<'a>) -> Result<(u32, &'a [u8], u32), Errno> {
         let directory = self.table.slot(request.mode).ok_or(Errno::ENOENT)?;
         let slashes = request.text.iter().rev().take_while(|byte| **byte == b'/').count();
@@ -69,8 +69,8 @@ impl<O: Objects> Tree<O> {
         Ok((directory, name, node))
     }
 
-    /// The directory of the last name. EBUSY for `.`, `..` and the root, which have none to be moved; EPERM for a
-    /// second name of one.
+    /// The parent directory of the last name. EBUSY for `.`, `..` and the root, which cannot be moved; EPERM for a
+    /// second name of a directory.
     pub(crate) fn parent_of(&self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         match &end.last {
             Last::Name(range) => {
@@ -101,7 +101,7 @@ impl<O: Objects> Tree<O> {
         Ok(Answer::default())
     }
 
-    /// A file's attributes are its object's: the kernel changes them.
+    /// The attributes of a file are kept by its memory object: the kernel changes them.
     pub(crate) fn set(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         let change = request.change()?;
         let slot = end.node.ok_or(Errno::ENOENT)?;
@@ -141,7 +141,7 @@ impl<O: Objects> Tree<O> {
         let gives_away = has(Change::USER) && change.user != place.user
             || has(Change::GROUP) && change.group != place.group && !asker.is_in(change.group);
         let sets_times = has(Change::ACCESSED | Change::MODIFIED);
-        // (A change of nothing is anybody's, as on Linux.)
+        // (Anybody may make an empty change, as on Linux.)
         let needs_owner = has(Change::MODE | Change::USER | Change::GROUP) || sets_times && !has(Change::NOW);
         if needs_owner && !is_owner || gives_away && !asker.is_root() {
             return Err(Errno::EPERM);
@@ -150,7 +150,7 @@ impl<O: Objects> Tree<O> {
         if may_touch { Ok(()) } else { Err(Errno::EACCES) }
     }
 
-    /// Whether a directory is another one, or lies below it. O(depth).
+    /// Whether a directory is the other one, or below it. O(depth).
     pub(crate) fn is_within(&self, mut directory: u32, other: u32) -> bool {
         loop {
             if directory == other {

@@ -1,16 +1,16 @@
-//! The names in a directory: by name, and in the order in which they came, so that whoever lists them while others come
-//! and go meets each that stays once.
+//! The names in a directory: by name, and in the order of their creation, so that a reader that lists them while others
+//! are made and removed sees each one that stays exactly once.
 //!
-//! Entries lie in the order of their places. A removed one stays as a gap until there are too many of them, and a
-//! sorted list of indices leads from a name to its entry. All memory is asked for before anything is changed, so want
-//! of it is an error and no end of the server.
+//! Entries are in the order of their positions. A removed entry leaves a gap until there are too many gaps, and a
+//! sorted list of indices leads from a name to its entry. All memory is requested before anything is changed, so a lack
+//! of memory is an error and does not end the server.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
 
-/// The place of the first name; `.` and `..` have those before.
+/// The position of the first name; `.` and `..` have those before it.
 pub const FIRST: u64 = 2;
 
 /// The slot of an entry that was removed.
@@ -22,14 +22,14 @@ struct Entry {
     node: u32,
 }
 
-/// See the module. Looking a name up is O(log n); entering and removing one also moves up to 4 n bytes of indices.
+/// See the module. Looking up a name is O(log n); entering or removing one also moves up to 4 n bytes of indices.
 pub struct Directory {
-    /// The slot of the directory above; the root's is its own.
+    /// The slot of the parent directory; for the root, its own.
     pub parent: u32,
     /// How many directories it has.
     pub directories: u32,
     entries: Vec<Entry>,
-    /// Indices of the entries that are there, in the order of their names.
+    /// Indices of the entries that exist, in the order of their names.
     sorted: Vec<u32>,
     next: u64,
 }
@@ -40,7 +40,7 @@ impl Directory {
         Self { parent, directories: 0, entries: Vec::new(), sorted: Vec::new(), next: FIRST }
     }
 
-    /// Where in the sorted list a name is, or would be.
+    /// Where a name is in the sorted list, or would be.
     fn find(&self, name: &[u8]) -> Result<usize, usize> {
         self.sorted.binary_search_by(|at| (*self.entries[*at as usize].name).cmp(name))
     }
@@ -56,7 +56,7 @@ impl Directory {
         self.sorted.is_empty()
     }
 
-    /// Enters a name, which is not there. ENOSPC without memory.
+    /// Enters a name that does not exist. ENOSPC if memory is lacking.
     pub fn insert(&mut self, name: &[u8], node: u32) -> Result<(), Errno> {
         let Err(at) = self.find(name) else { return Err(Errno::EEXIST) };
         let copy = copied(name)?.into_boxed_slice();
@@ -68,7 +68,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes a name that is there one of another slot; its place stays.
+    /// Makes an existing name refer to another slot; its position stays.
     pub fn replace(&mut self, name: &[u8], node: u32) {
         if let Ok(at) = self.find(name) {
             self.entries[self.sorted[at] as usize].node = node;
@@ -85,8 +85,8 @@ impl Directory {
         Some(node)
     }
 
-    /// Keeps the room for entries within four times what is needed: moves to new lists if there is memory for them,
-    /// else waits for the next removal. Amortised, O(log n) for each.
+    /// Keeps the capacity for entries within four times the need: moves to new lists if there is memory for them,
+    /// otherwise waits for the next removal. Amortised O(log n) for each.
     fn give_back(&mut self) {
         let there = self.sorted.len();
         if self.entries.capacity() <= 4 * (there + 1) {
@@ -102,7 +102,7 @@ impl Directory {
         (self.entries, self.sorted) = (entries, sorted);
     }
 
-    /// The names from a place on: place, name, slot.
+    /// The names from a position on: position, name, slot.
     pub fn from(&self, place: u64) -> impl Iterator<Item = (u64, &[u8], u32)> {
         let start = self.entries.partition_point(|entry| entry.place < place);
         self.there(start).map(|entry| (entry.place, &*entry.name, entry.node))
@@ -122,7 +122,7 @@ fn entry_name(entries: &[Entry], at: u32) -> &[u8] {
     &entries[at as usize].name
 }
 
-/// A copy of a name or text. ENOSPC without memory.
+/// A copy of a name or text. ENOSPC if memory is lacking.
 pub(crate) fn copied(text: &[u8]) -> Result<Vec<u8>, Errno> {
     let mut copy = Vec::new();
     copy.try_reserve_exact(text.len()).map_err(|_| Errno::ENOSPC)?;

@@ -1,14 +1,14 @@
-//! tmpfs: a tree of names in memory. The content of its files is not here: each is a memory object of the kernel's, to
-//! which the tree has a handle, and which has the file's attributes too.
+//! tmpfs: a tree of names in memory. The contents of its files are not here: each file is a memory object of the
+//! kernel, to which the tree has a handle, and which also keeps the file's attributes.
 //!
-//! Nothing in here sleeps, recurses, or fails by a panic, whatever is asked: nodes, names and their bytes are
-//! bounded ([`table::MOST`], [`tree::MOST_BYTES`]), and want of memory is ENOSPC.
+//! Nothing in here sleeps, recurses, or panics, whatever is requested: nodes, names and their bytes are limited
+//! ([`table::MOST`], [`tree::MOST_BYTES`]), and a lack of memory is ENOSPC.
 //!
 //! Floors, lowest first; none imports a higher one:
-//! - [`objects`]: what the tree asks of the kernel.
+//! - [`objects`]: queries and requests to the kernel.
 //! - [`directory`]: the names in one directory.
 //! - [`table`]: nodes by number.
-//! - [`tree`]: the tree, and what can be done to it in one step.
+//! - [`tree`]: the tree, and its elementary operations.
 //! - [`open`], [`change`], [`rename`], [`list`]: the operations.
 //! - [`serve`]: requests and answers.
 

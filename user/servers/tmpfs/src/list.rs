@@ -1,4 +1,4 @@
-//! Listing directories, and the paths of what is in them.
+//! Listing directories, and the paths of nodes.
 
 use alloc::vec::Vec;
 
@@ -13,11 +13,11 @@ use crate::objects::Objects;
 use crate::table::{MOST, Node};
 use crate::tree::{ROOT, Tree};
 
-/// Linux's number of this kind of file system.
+/// Linux's number of this type of file system.
 const TMPFS: u64 = 0x0102_1994;
 
 impl<O: Objects> Tree<O> {
-    /// Records of at most `room` bytes from a place on. EINVAL if not even one fits.
+    /// Records of at most `room` bytes from a position on. EINVAL if not even one fits.
     pub(crate) fn readdir(&self, slot: u32, place: u64, room: usize) -> Result<Answer, Errno> {
         let directory = self.directory(slot).ok_or(Errno::ENOTDIR)?;
         let special = [(0, &b"."[..], slot), (1, &b".."[..], self.parent(slot))];
@@ -36,7 +36,7 @@ impl<O: Objects> Tree<O> {
         Ok(answer)
     }
 
-    /// A directory in which something is.
+    /// A directory that contains a node.
     fn holder(&self, slot: u32) -> Option<u32> {
         if self.directory(slot).is_some() {
             return Some(self.parent(slot));
@@ -45,8 +45,8 @@ impl<O: Objects> Tree<O> {
         self.table.slots().find(has)
     }
 
-    /// The path of a directory, or one of a file's. ENOENT for a file without a name, ENAMETOOLONG. O(names of the
-    /// directories on the way), and of a file O(names in all directories).
+    /// The path of a directory, or one path of a file. ENOENT for a file without a name, ENAMETOOLONG. O(names of the
+    /// directories on the way), and for a file O(names in all directories).
     pub(crate) fn path(&self, slot: u32) -> Result<Answer, Errno> {
         let mut parts: Vec<&[u8]> = Vec::new();
         let (mut at, mut len) = (slot, 0);
@@ -73,7 +73,7 @@ impl<O: Objects> Tree<O> {
         Ok(Answer::text(path))
     }
 
-    /// Sizes: `pages` and `free` are what the machine has.
+    /// Sizes: `pages` and `free` are those of the machine.
     pub(crate) fn statfs(&self, (pages, free): (u64, u64)) -> Answer {
         let mut words = [0; 6];
         words[statfs::PAGES] = pages / 2;

@@ -1,4 +1,4 @@
-//! Opening, looking, asking for access, reading links.
+//! Opening, lookups, access checks, reading links.
 
 use quire_abi::Errno;
 use quire_abi::flags::Open;
@@ -12,13 +12,13 @@ use crate::objects::Objects;
 use crate::table::{Kind, Node};
 use crate::tree::{Make, Tree};
 
-/// Of open's flags: a file without a name.
+/// A flag of open: a file without a name.
 const TMPFILE: u32 = 0o20000000;
 
 impl<O: Objects> Tree<O> {
     pub(crate) fn lookup(&self, end: &End) -> Result<Answer, Errno> {
         let Some(node) = end.node else { return Ok(Answer::nothing()) };
-        // (The kernel decides who may do what with a file that it keeps.)
+        // (The kernel decides who may access a file that it has cached, and how.)
         let mut answer = self.answer(node, rights::READ | rights::WRITE)?.kept();
         if let Some(Node { kind: Kind::Link(text), .. }) = self.table.get(node) {
             answer.text = copied(text)?;
@@ -99,7 +99,7 @@ impl<O: Objects> Tree<O> {
     }
 }
 
-/// What open's flags ask for: accesses, and rights of the handle.
+/// The access that open's flags ask for, and the corresponding rights of the handle.
 fn access(flags: Open) -> (u32, u32) {
     let (access, mut rights) = match flags.bits() & 3 {
         0 => (READ, rights::READ),

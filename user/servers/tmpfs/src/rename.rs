@@ -29,12 +29,12 @@ impl<O: Objects> Tree<O> {
             _ => {}
         }
         let is_dir = self.is_dir(node);
-        // A slash behind the new name: in an exchange what is there must be a directory, else what comes there.
+        // A slash after the new name: in an exchange the existing node must be a directory, otherwise the moved one.
         let named = if is_exchange { end.node } else { Some(node) };
         if end.slash && named.is_some_and(|named| !self.is_dir(named)) {
             return Err(Errno::ENOTDIR);
         }
-        // A directory does not come to lie within itself, nor take the place of one above it.
+        // A directory can neither move into itself, nor replace one above it.
         if is_dir && self.is_within(to, node) {
             return Err(Errno::EINVAL);
         }
@@ -65,7 +65,7 @@ impl<O: Objects> Tree<O> {
         if self.directory(there).is_some_and(|directory| !directory.is_empty()) {
             return Err(Errno::ENOTEMPTY);
         }
-        // (The name keeps its place: whoever lists the directory meanwhile meets it once.)
+        // (The name keeps its position: a reader that lists the directory meanwhile sees it once.)
         self.replace(to, new, there, node);
         self.leave(from, old, node);
         self.unlink(there);
@@ -73,8 +73,8 @@ impl<O: Objects> Tree<O> {
         Ok(Answer::default())
     }
 
-    /// Whether the caller may move a node from its directory to another one, over or in exchange with what is there.
-    /// EACCES, EPERM; EISDIR and ENOTDIR if one of both is a directory, and they are not exchanged.
+    /// Whether the caller may move a node from its directory to another one, replacing what is there or in exchange
+    /// with it. EACCES, EPERM; EISDIR and ENOTDIR if only one of the two is a directory, and they are not exchanged.
     fn check_rename(
         &self,
         identity: (u32, u32),
@@ -95,7 +95,7 @@ impl<O: Objects> Tree<O> {
                 }
             }
         }
-        // The `..` of a directory that moves changes.
+        // The `..` of a directory that moves will change.
         let moves = [Some(node), there.filter(|_| is_exchange)];
         let may_move = |moved: u32| !self.is_dir(moved) || self.owned(moved).permits(&self.asker(identity), WRITE);
         if from == to || moves.into_iter().flatten().all(may_move) { Ok(()) } else { Err(Errno::EACCES) }

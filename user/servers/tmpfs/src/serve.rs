@@ -9,8 +9,8 @@ use crate::objects::Objects;
 use crate::tree::Tree;
 
 impl<O: Objects> Tree<O> {
-    /// Does what is asked. `room` is that of window 1; `memory` says what the machine has, in pages, and how much of it
-    /// is free.
+    /// Handles a request. `room` is the size of window 1; `memory` returns the machine's memory and the free part of
+    /// it, in pages.
     pub fn serve(&mut self, request: &Request<'_>, room: usize, memory: impl FnOnce() -> (u64, u64)) -> Answer {
         self.try_serve(request, room, memory).unwrap_or_else(Answer::error)
     }

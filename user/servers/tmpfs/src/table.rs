@@ -1,5 +1,6 @@
-//! Nodes by number. A number is a slot and how often the slot was used before, so that none comes back while the server
-//! lives. Counts begin at a number of the server's, so that a new server does not know the numbers of a former one.
+//! Nodes by number. A number consists of a slot and a count of the slot's earlier uses, so that no number is reused
+//! while the server runs. Counts begin at a number that the server chooses, so that a new server does not accept the
+//! numbers of a former one.
 
 use alloc::vec::Vec;
 
@@ -7,10 +8,10 @@ use quire_abi::layout::mode;
 
 use crate::directory::Directory;
 
-/// The most nodes: a number's slot has 16 bits.
+/// The maximum number of nodes: the slot in a number has 16 bits.
 pub const MOST: usize = 1 << 16;
 
-/// Uses of a slot, at most: a number has 48 bits in all.
+/// The maximum number of uses of a slot: a number has 48 bits in total.
 const USES: u64 = 1 << 32;
 
 /// What a node is.
@@ -19,13 +20,13 @@ pub enum Kind {
     Directory(Directory),
     /// A symbolic link, with its text.
     Link(Vec<u8>),
-    /// A socket, of which only the kernel knows.
+    /// A socket, which only the kernel knows.
     Socket,
-    /// A file: the handle of its memory object, which has its attributes.
+    /// A file: the handle of its memory object, which keeps its attributes.
     File(u32),
 }
 
-/// A file, directory or link. Attributes of files are in their objects.
+/// A file, directory or link. The attributes of files are in their objects.
 pub struct Node {
     /// What it is.
     pub kind: Kind,
@@ -35,9 +36,9 @@ pub struct Node {
     pub user: u32,
     /// Group.
     pub group: u32,
-    /// How many names it has, the `.` of a directory and the `..` of those in it not counted.
+    /// The number of its names, without the `.` of a directory and the `..` of those in it.
     pub links: u32,
-    /// When its content was changed, in nanoseconds since 1970.
+    /// When its content was last changed, in nanoseconds since 1970.
     pub modified: u64,
     /// When its attributes were changed.
     pub changed: u64,
@@ -66,7 +67,7 @@ struct Slot {
 pub struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// How often a new slot counts as used.
+    /// The use count of a new slot.
     first: u64,
 }
 
@@ -79,7 +80,7 @@ impl Table {
             free.node = Some(node);
             return Ok(slot);
         }
-        // (Room in both lists, so that a removal needs no memory.)
+        // (There must be room in both lists, so that a removal needs no memory.)
         let has_room = self.slots.len() < MOST
             && self.slots.try_reserve(1).is_ok()
             && self.free.try_reserve(self.slots.len() + 1).is_ok();
@@ -90,7 +91,7 @@ impl Table {
         Ok(self.slots.len() as u32 - 1)
     }
 
-    /// Slots that are used from now on count as used `uses` times; half of what a number has room for is left.
+    /// Sets the use count of new slots to `uses`, limited so that half of the range is left.
     pub fn count_from(&mut self, uses: u32) {
         self.first = u64::from(uses) % (USES / 2);
     }
@@ -142,12 +143,12 @@ impl Table {
         uses << MOST.trailing_zeros() | u64::from(slot)
     }
 
-    /// The number that the next node gets, if it is inserted at once.
+    /// The number of the next node, if it is inserted at once.
     pub fn next_number(&self) -> u64 {
         self.number(self.free.last().copied().unwrap_or(self.slots.len() as u32))
     }
 
-    /// The slot of a number, if its node is still there.
+    /// The slot of a number, if its node still exists.
     pub fn slot(&self, number: u64) -> Option<u32> {
         let slot = (number % MOST as u64) as u32;
         (self.get(slot).is_some() && self.number(slot) == number).then_some(slot)

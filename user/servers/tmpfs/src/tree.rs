@@ -1,5 +1,5 @@
-//! The tree: nodes with names, and the steps that change it. A step either is done whole, or has an error and nothing
-//! was done.
+//! The tree: nodes with names, and the elementary operations on it. An operation is either completed, or returns an
+//! error without having changed anything.
 
 use quire_abi::Errno;
 use quire_fs::request::{Answer, Found};
@@ -13,15 +13,15 @@ use crate::table::{Kind, MOST, Node, Table};
 /// The slot of the root.
 pub const ROOT: u32 = 0;
 
-/// Names of one file, at most.
+/// The maximum number of names of one file.
 const MOST_LINKS: u32 = 65_000;
 
-/// Bytes of all names, and of the texts of links, at most.
+/// The maximum size of all names and of the texts of links, in bytes.
 pub const MOST_BYTES: usize = 16 << 20;
 
-/// Of permissions: only the owner of an entry removes it.
+/// A permission bit: only the owner of an entry may remove it.
 const STICKY: u32 = 0o1000;
-/// Of a directory's permissions: what is made in it belongs to its group.
+/// A permission bit of a directory: what is made in it belongs to its group.
 pub(crate) const SET_GROUP: u32 = 0o2000;
 
 /// See the module.
@@ -29,9 +29,9 @@ pub struct Tree<O: Objects> {
     /// The kernel.
     pub objects: O,
     pub(crate) table: Table,
-    /// How many names there are, of which a file may have several; [`MOST`] at most.
+    /// The number of names, of which a file may have several; at most [`MOST`].
     names: usize,
-    /// Bytes of these names, and of the texts of links.
+    /// The size of these names and of the texts of links, in bytes.
     bytes: usize,
 }
 
@@ -89,7 +89,7 @@ impl<O: Objects> Tree<O> {
         Self { objects, table, names: 0, bytes: 0 }
     }
 
-    /// Has numbers of nodes begin at a random one: those that a former server has given mean nothing then.
+    /// Makes the numbers of nodes begin at a random one: those from a former server are then invalid.
     pub fn numbered_from(mut self, random: u32) -> Self {
         self.table.count_from(random);
         self
@@ -118,7 +118,7 @@ impl<O: Objects> Tree<O> {
     /// Whether the caller may access a node in these ways.
     pub(crate) fn may(&self, identity: (u32, u32), slot: u32, wanted: u32) -> bool {
         let asker = self.asker(identity);
-        // (Root needs no look at the file for this.)
+        // (For root this needs no access to the file.)
         asker.is_root() && wanted & EXECUTE == 0 || self.owned(slot).permits(&asker, wanted)
     }
 
@@ -134,7 +134,7 @@ impl<O: Objects> Tree<O> {
         }
     }
 
-    /// Walks a path: to its end, or the answer that stops it before.
+    /// Walks a path: to its end, or to the answer that ends the walk earlier.
     pub(crate) fn end(
         &self,
         identity: (u32, u32),
@@ -154,13 +154,13 @@ impl<O: Objects> Tree<O> {
         }
     }
 
-    /// ENOTDIR if slashes follow what is no directory.
+    /// ENOTDIR if slashes follow a name that is not a directory's.
     pub(crate) fn check_slash(&self, end: &End) -> Result<(), Errno> {
         let is_other = end.slash && end.node.is_some_and(|node| !self.is_dir(node));
         if is_other { Err(Errno::ENOTDIR) } else { Ok(()) }
     }
 
-    /// What is known of a node that is no file.
+    /// The description of a node other than a file.
     fn found(&self, slot: u32) -> Result<Found, Errno> {
         let node = self.table.get(slot).ok_or(Errno::ENOENT)?;
         let (links, size) = match &node.kind {
@@ -173,7 +173,7 @@ impl<O: Objects> Tree<O> {
         Ok(Found { number, mode, links, user, group, size, modified: node.modified, changed: node.changed })
     }
 
-    /// The answer that names a node. A file's object is lent with it, with these rights.
+    /// The answer that describes a node. It lends a file's object with these rights.
     pub(crate) fn answer(&self, slot: u32, rights: u32) -> Result<Answer, Errno> {
         let mut answer = Answer::done(self.found(slot)?.to_words());
         if let Some(Node { kind: Kind::File(handle), .. }) = self.table.get(slot) {
@@ -182,14 +182,14 @@ impl<O: Objects> Tree<O> {
         Ok(answer)
     }
 
-    /// Whether the caller may add to a directory and remove from it: EACCES; ENOENT for one that was removed.
+    /// Whether the caller may add names to a directory and remove them: EACCES; ENOENT if the directory was removed.
     pub(crate) fn check_writable(&self, identity: (u32, u32), directory: u32) -> Result<(), Errno> {
         let may = self.may(identity, directory, WRITE | EXECUTE);
         if may { Ok(()) } else { Err(Errno::EACCES) }
     }
 
-    /// Whether the caller may remove a name of this node from a directory: EACCES, and EPERM for another's in a sticky
-    /// one.
+    /// Whether the caller may remove a name of this node from a directory: EACCES, and EPERM for another user's node in
+    /// a sticky directory.
     pub(crate) fn check_removable(&self, identity: (u32, u32), directory: u32, node: u32) -> Result<(), Errno> {
         self.check_writable(identity, directory)?;
         let (place, asker) = (self.owned(directory), self.asker(identity));
@@ -205,13 +205,13 @@ impl<O: Objects> Tree<O> {
         }
     }
 
-    /// The group of what the caller makes in a directory, and the permissions of a directory there.
+    /// The group of a node that the caller makes in a directory, and additional permission bits for a directory there.
     fn group_in(&self, directory: u32, group: u32) -> (u32, u32) {
         let place = self.owned(directory);
         if place.mode & SET_GROUP != 0 { (place.group, SET_GROUP) } else { (group, 0) }
     }
 
-    /// Makes a node in a directory. ENOSPC without room.
+    /// Makes a node in a directory. ENOSPC if there is no room.
     pub(crate) fn make(
         &mut self,
         identity: (u32, u32),
@@ -230,7 +230,7 @@ impl<O: Objects> Tree<O> {
         }
         let (group, inherited) = self.group_in(directory, identity.1);
         let user = identity.0;
-        // A program that would run with a group that its maker does not have.
+        // A program that would run with a group to which its maker does not belong.
         let runs_with_group = mode & (SET_GROUP | 0o010) == SET_GROUP | 0o010;
         let is_foreign = runs_with_group && inherited != 0 && user != 0 && !self.asker(identity).is_in(group);
         let mode = if is_foreign { mode & !SET_GROUP } else { mode };
@@ -270,12 +270,13 @@ impl<O: Objects> Tree<O> {
         self.names < MOST && self.bytes + bytes <= MOST_BYTES
     }
 
-    /// Whether there is room for a name in place of another one.
+    /// Whether there is room for a name that replaces another one.
     pub(crate) fn has_room_for(&self, new: &[u8], old: &[u8]) -> bool {
         new.len() <= old.len() || self.bytes + new.len() <= MOST_BYTES + old.len()
     }
 
-    /// Enters a node under a name, which is free; the caller has looked whether there is room. ENOSPC without memory.
+    /// Enters a node under a name that does not exist; the caller has checked that there is room. ENOSPC if memory is
+    /// lacking.
     pub(crate) fn enter(&mut self, directory: u32, name: &[u8], slot: u32) -> Result<(), Errno> {
         let is_dir = self.is_dir(slot);
         let place = self.directory_mut(directory).ok_or(Errno::ENOENT)?;
@@ -290,7 +291,7 @@ impl<O: Objects> Tree<O> {
         Ok(())
     }
 
-    /// Takes a name out; the node stays.
+    /// Removes a name; the node stays.
     pub(crate) fn leave(&mut self, directory: u32, name: &[u8], slot: u32) {
         let is_dir = self.is_dir(slot);
         if let Some(place) = self.directory_mut(directory) {
@@ -302,7 +303,7 @@ impl<O: Objects> Tree<O> {
         self.touch(directory);
     }
 
-    /// Makes a name one of another node.
+    /// Makes a name refer to another node.
     pub(crate) fn replace(&mut self, place: u32, name: &[u8], old: u32, new: u32) {
         let (was_dir, is_dir) = (self.is_dir(old), self.is_dir(new));
         if let Some(directory) = self.directory_mut(place) {
@@ -315,7 +316,7 @@ impl<O: Objects> Tree<O> {
         self.touch(place);
     }
 
-    /// Gives a node one name more. EMLINK, ENOSPC.
+    /// Gives a node one more name. EMLINK, ENOSPC.
     pub(crate) fn link(&mut self, directory: u32, name: &[u8], slot: u32) -> Result<(), Errno> {
         let links = self.table.get(slot).map_or(0, |node| node.links);
         if links >= MOST_LINKS {
@@ -329,7 +330,7 @@ impl<O: Objects> Tree<O> {
         Ok(())
     }
 
-    /// A node has lost a name: with the last one it is gone.
+    /// Notes that a node has lost a name: the node is removed with its last name.
     pub(crate) fn unlink(&mut self, slot: u32) {
         let links = self.table.get(slot).map_or(0, |node| node.links.saturating_sub(1));
         self.set_links(slot, links);
@@ -338,7 +339,7 @@ impl<O: Objects> Tree<O> {
         }
     }
 
-    /// A node that has no name is gone.
+    /// Removes a node that has no name.
     fn forget(&mut self, slot: u32) {
         match self.table.remove(slot).map(|node| node.kind) {
             Some(Kind::File(handle)) => self.objects.close(handle),

@@ -1,7 +1,8 @@
-//! cgroup: serves the kernel's control groups, as Linux's cgroup2, at the path that it is started with.
+//! cgroup: serves the kernel's control groups, like Linux's cgroup2, at the path with which it is started.
 //!
-//! What takes as long as a group has pages or processes is done while another thread serves those who ask next: a
-//! thread that begins with it starts one, if none is left, up to [`MOST`] in all. A thread that was started stays.
+//! Work whose time depends on a group's number of pages or processes is done while another thread serves the next
+//! requests: a thread that begins such work starts another one if none is left, up to [`MOST`] in total. Threads are
+//! never ended.
 
 #![no_std]
 #![no_main]
@@ -23,7 +24,7 @@ const REALTIME: i32 = 0;
 /// Threads that serve, at most.
 const MOST: u32 = 8;
 
-/// Threads that there are, and those of them that do nothing that takes long.
+/// The number of threads, and the number of those that do no long work.
 static ALL: AtomicU32 = AtomicU32::new(1);
 static FREE: AtomicU32 = AtomicU32::new(1);
 
@@ -50,11 +51,11 @@ fn run(receiver: Receiver) -> i32 {
     quire_servers::serve("cgroup", receiver, |_, request, room| serve(&Kernel(receiver), request, room))
 }
 
-/// The kernel this runs on, and where requests come from.
+/// The kernel on which this runs, and the source of requests.
 struct Kernel(Receiver);
 
 impl Kernel {
-    /// Does what may take long, while others are served.
+    /// Does work that may take long, while other requests are served.
     fn at_length<T>(&self, work: impl FnOnce() -> T) -> T {
         if FREE.fetch_sub(1, AcqRel) == 1 {
             self.start_another();
@@ -64,7 +65,7 @@ impl Kernel {
         done
     }
 
-    /// The same, as one of many: it takes time from programs.
+    /// The same, at low priority: it takes time from programs.
     fn modestly<T>(&self, work: impl FnOnce() -> T) -> T {
         self.at_length(|| {
             let own = sched::nice();
@@ -82,7 +83,7 @@ impl Kernel {
             return;
         }
         FREE.fetch_add(1, AcqRel);
-        // (Without memory for one, whoever asks waits.)
+        // (If memory is lacking for one, requests wait.)
         if thread::spawn(move || _ = run(receiver)).is_err() {
             FREE.fetch_sub(1, AcqRel);
             ALL.fetch_sub(1, AcqRel);
@@ -108,7 +109,7 @@ impl Facts for Kernel {
     }
     fn set(&self, key: u64, what: usize, value: u64) -> Result<(), Errno> {
         let set = || group::change(op::SET, key, what as u64, value).map(drop);
-        // (A limit below what there is takes pages out of memory; all processes are told that they freeze.)
+        // (A limit below the usage reclaims pages; freezing notifies all processes.)
         match what {
             set::MAX | set::HIGH => self.modestly(set),
             set::FREEZES => self.at_length(set),

@@ -1,4 +1,4 @@
-//! example: a file system with one file, which greets whoever reads it (docs/servers.md).
+//! example: a file system with one file, which contains a greeting (docs/servers.md).
 
 #![no_std]
 #![no_main]

@@ -1,8 +1,9 @@
 //! fat: serves FAT file systems of disks and partitions.
 //!
-//! Each argument says where: `/disk=vd` is for the first FAT among what is called `vd…` in /dev/block and is not served
-//! yet, and `/boot/firmware:boot=mmcblk0p1` for what a Raspberry Pi boots from, which is for reading only and which no
-//! other argument gets. A place that has one gets no second. If there is none for any, the server ends.
+//! Each argument is a mount point and a source: `/disk=vd` mounts the first FAT among the devices named `vd…` in
+//! /dev/block that is not served yet, and `/boot/firmware:boot=mmcblk0p1` the partition from which a Raspberry Pi
+//! boots, which is mounted read-only and excluded from all other arguments. A mount point that is in use gets no second
+//! file system. If there is nothing to mount for any argument, the server ends.
 
 #![no_std]
 #![no_main]
@@ -31,17 +32,17 @@ quire_rt::entry!(main);
 /// Where disks and partitions are.
 const DEVICES: &CStr = c"/dev/block";
 
-/// A file that only the partition has from which a Raspberry Pi boots.
+/// A file that only the boot partition of a Raspberry Pi contains.
 const BOOTS: &CStr = c"start4.elf";
 
 /// The time of day.
 const REALTIME: i32 = 0;
 
-/// How long what was changed waits to be written back: after the last change, and after the first one.
+/// The delay before changes are written back: after the last change, and after the first one.
 const SOON: u64 = 500_000_000;
 const LATEST: u64 = 5_000_000_000;
 
-/// How often it is asked whether files that were removed while they were open are closed.
+/// The interval at which the server checks whether files that were removed while open have been closed.
 const LATER: u64 = 2_000_000_000;
 
 fn main() -> i32 {
@@ -60,7 +61,7 @@ fn path_of(name: &[u8]) -> Result<CString, Errno> {
     CString::new([DEVICES.to_bytes(), b"/", name].concat()).map_err(|_| Errno::EINVAL)
 }
 
-/// A disk or partition, by its file.
+/// A disk or partition, accessed through its file.
 struct Device {
     fd: i32,
     len: u64,
@@ -112,7 +113,7 @@ impl Disk for Device {
         let mut at = at as i64;
         while !from.is_empty() {
             let written = match fs::pwrite(self.fd, from, at) {
-                // (The disk's end is no lack of room in the file system.)
+                // (The end of the disk must not be reported as a full file system.)
                 Ok(0) | Err(Errno::ENOSPC) => return Err(Errno::EIO),
                 written => written?,
             };
@@ -127,7 +128,7 @@ impl Disk for Device {
     }
 }
 
-/// What asks the kernel about the file system with this badge.
+/// Queries to the kernel about the file system with this badge.
 struct Asker {
     receiver: Receiver,
     badge: u64,
@@ -151,7 +152,7 @@ struct RealTime;
 
 impl Clock for RealTime {
     fn now(&self) -> DateTime {
-        // (Before 1980 there is nothing, and no clock has been set.)
+        // (FAT has no times before 1980; this also covers a clock that was never set.)
         const FIRST: i64 = 315_532_800;
         let seconds = (time::nanoseconds(REALTIME) / 1_000_000_000) as i64;
         DateTime::from_unix_seconds(seconds.max(FIRST)).unwrap_or(quire_fat::NoClock::TIME)
@@ -167,10 +168,10 @@ fn report(news: News) {
     }
 }
 
-/// What is served, by the badges of their senders.
+/// The file systems that are served, by the badges of their senders.
 struct Server {
     trees: Vec<Tree<Device>>,
-    /// When something was changed first that is not written back yet, and last.
+    /// When the first and the last of the changes were made that are not written back yet.
     changed: Option<(u64, u64)>,
 }
 
@@ -258,7 +259,7 @@ fn start() -> Result<(Receiver, Server), Errno> {
     Ok((receiver, server))
 }
 
-/// What lies on a disk or partition, if it is a FAT, and one that boots a Raspberry Pi or not.
+/// The file system on a disk or partition, if it is a FAT, and a Raspberry Pi's boot partition or not (`is_boot`).
 fn mounted(name: &[u8], is_boot: bool, kernel: Asker) -> Option<Tree<Device>> {
     let volume = Device::open(name).and_then(|device| Volume::mount(device, is_boot, &RealTime, report));
     let volume = match volume {

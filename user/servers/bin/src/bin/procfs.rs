@@ -1,5 +1,5 @@
-//! procfs: serves what the kernel knows of processes, memory and CPUs, as Linux's /proc and /sys, at the paths that it
-//! is started with.
+//! procfs: serves what the kernel knows about processes, memory and CPUs, like Linux's /proc and /sys, at the paths
+//! with which it is started.
 
 #![no_std]
 #![no_main]

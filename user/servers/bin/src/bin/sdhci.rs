@@ -1,8 +1,8 @@
-//! sdhci: serves the cards of standard host controllers as files `mmcblk0` and so on in the directory that it is
-//! started with.
+//! sdhci: serves the cards of standard host controllers as files `mmcblk0` and so on in the directory with which it is
+//! started.
 //!
-//! A Raspberry Pi 4 has two such controllers, of which one has the slot (EMMC2) and the other one the radio; QEMU puts
-//! the card into the other one. So both are asked, and the one without a card is let go. They share an interrupt.
+//! A Raspberry Pi 4 has two such controllers, one for the card slot (EMMC2) and one for the radio; QEMU puts the card
+//! into the other one. So both are probed, and the one without a card is released. They share an interrupt.
 
 #![no_std]
 #![no_main]
@@ -17,10 +17,10 @@ use quire_servers::disks;
 
 quire_rt::entry!(main);
 
-/// How long a rest is at most, in nanoseconds; then the status is looked at again.
+/// The maximum duration of a rest, in nanoseconds; then the status is read again.
 const REST: u64 = 100_000_000;
 
-/// Rests before there is an interrupt, in microseconds.
+/// The duration of rests while there is no interrupt yet, in microseconds.
 const PAUSE: u64 = 1000;
 
 /// As on Linux.
@@ -43,7 +43,7 @@ fn pause(microseconds: u64) {
 
 struct Controller {
     device: Device,
-    /// What the interrupt signals, once there is a card.
+    /// The receiver of the interrupt, once there is a card.
     bell: Option<(Receiver, Interrupt)>,
 }
 
@@ -75,7 +75,7 @@ impl Registers for Controller {
 
     fn rest(&mut self) {
         let Some((bell, interrupt)) = self.bell else { return pause(PAUSE) };
-        // (One that came for what is done by now only makes it look again.)
+        // (An interrupt for something that is done by now only causes another check.)
         let _ = interrupt.unmask();
         let _ = bell.receive(Patience::Until(time::monotonic() + REST));
     }

@@ -1,6 +1,6 @@
-//! tmpfs: serves a file system in memory at each of the paths that it is started with.
+//! tmpfs: serves a file system in memory at each of the paths with which it is started.
 //!
-//! It mounts itself, and serves until it is killed; then what it had is lost.
+//! It mounts itself, and serves until it is killed; then its contents are lost.
 
 #![no_std]
 #![no_main]
@@ -21,7 +21,7 @@ quire_rt::entry!(main);
 /// The time of day.
 const REALTIME: i32 = 0;
 
-/// Permissions of a root: everybody's, but what belongs to somebody is removed by nobody else.
+/// Permissions of a root: everybody may write, but only owners may remove their files.
 const ROOT: u32 = 0o1777;
 
 fn main() -> i32 {
@@ -51,7 +51,7 @@ fn start() -> Result<(Receiver, Vec<Tree<Kernel>>), Errno> {
     Ok((receiver, trees))
 }
 
-/// What the machine has of memory, and what is free of it, in pages.
+/// The machine's memory and the free part of it, in pages.
 fn memory() -> (u64, u64) {
     info::sysinfo().map_or((0, 0), |memory| {
         let pages = |amount: u64| amount * u64::from(memory.mem_unit) / quire_rt::abi::PAGE_SIZE as u64;

@@ -1,8 +1,8 @@
-//! virtio-blk: serves the virtio disks of the machine as files `vda`, `vdb` and so on in the directory that it is
-//! started with.
+//! virtio-blk: serves the machine's virtio disks as files `vda`, `vdb` and so on in the directory with which it is
+//! started.
 //!
-//! It drives those of its devices in which there is a disk, and lets go of the others. Without a disk it ends. (Virtual
-//! I/O Device (VIRTIO) 1.3, 5.2.)
+//! It drives those of its devices that are disks, and releases the others. Without a disk it ends. (Virtual I/O Device
+//! (VIRTIO) 1.3, 5.2.)
 
 #![no_std]
 #![no_main]
@@ -20,13 +20,13 @@ use virtio_drivers::transport::{DeviceType, Transport};
 
 quire_rt::entry!(main);
 
-/// The most bytes of a transfer.
+/// The maximum size of a transfer in bytes.
 const MOST: usize = 64 << 10;
 
-/// How long a disk may take for one request, in nanoseconds.
+/// The maximum time that a disk may take for one request, in nanoseconds.
 const PATIENCE: u64 = 30_000_000_000;
 
-/// The only queue, and how many descriptors it has. A request takes three.
+/// The only queue, and its number of descriptors. A request takes three.
 const QUEUE: u16 = 0;
 const QUEUE_SIZE: usize = 4;
 
@@ -36,13 +36,13 @@ bitflags! {
     struct Features: u64 {
         /// It cannot be written.
         const READ_ONLY = 1 << 5;
-        /// It may keep what was written in a cache of its own until it is told to flush.
+        /// It may keep written data in its own cache until it is told to flush.
         const FLUSH = 1 << 9;
-        /// It says how large its physical sectors are.
+        /// It reports the size of its physical sectors.
         const TOPOLOGY = 1 << 10;
-        /// It can be told what is not needed any more.
+        /// It supports discarding sectors.
         const DISCARD = 1 << 13;
-        /// It is of version 1 or later.
+        /// It conforms to version 1 or later.
         const VERSION_1 = 1 << 32;
     }
 }
@@ -53,17 +53,17 @@ const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 const DISCARD: u32 = 11;
 
-/// Places in its configuration: how many logical sectors a physical one has, as a power of two; and the most sectors
-/// that it discards at once.
+/// Offsets in its configuration: the number of logical sectors in a physical one, as a power of two; and the maximum
+/// number of sectors of a discard.
 const PHYSICAL: usize = 24;
 const DISCARD_MOST: usize = 36;
 
-/// The head of a request: its kind, a reserved word, the sector.
+/// The size of the header of a request: its kind, a reserved word, the sector.
 const HEAD: usize = 16;
-/// Its end: a byte that the device writes, 0 if all is well.
+/// The size of its end: a byte that the device writes, 0 on success.
 const END: usize = 1;
 
-/// As on Linux, where the major number may be another one.
+/// As on Linux, where the major number may be a different one.
 const NAMING: Naming = Naming { prefix: b"vd", first: b'a', major: 254, minors: 16 };
 
 fn main() -> i32 {
@@ -80,7 +80,7 @@ struct VirtioDisk {
     sectors: u64,
     /// Bytes of a physical sector.
     physical: u32,
-    /// The most sectors that it discards at once, 0 for none.
+    /// The maximum number of sectors of a discard, 0 if unsupported.
     discard_most: u32,
     /// What the interrupt signals.
     bell: Receiver,
@@ -88,7 +88,7 @@ struct VirtioDisk {
     data: Slot,
     head: Slot,
     end: Slot,
-    /// It has not answered in time: what it was given is its own for good.
+    /// The device has not answered in time: the buffers that it was given belong to it for good.
     is_lost: bool,
 }
 
@@ -158,13 +158,13 @@ impl VirtioDisk {
         Ok(())
     }
 
-    /// Has a request done, with the first `len` bytes of the data.
+    /// Makes a request with the first `len` bytes of the data.
     fn request(&mut self, kind: u32, sector: u64, len: usize) -> Result<(), Errno> {
         if self.is_lost {
             return Err(Errno::EIO);
         }
-        // SAFETY: each has its part of the memory, and until this returns no other reference to them is in use: if the
-        // device does not return them, nothing uses them any more.
+        // SAFETY: each slot has its own part of the memory, and until this returns no other reference to them is in
+        // use: if the device does not return them, nothing uses them any more.
         let (head, data, end) = unsafe { (self.head.lent(HEAD), self.data.lent(len), self.end.lent(END)) };
         head[..4].copy_from_slice(&kind.to_le_bytes());
         head[4..8].fill(0);
@@ -181,7 +181,7 @@ impl VirtioDisk {
     }
 
     fn exchange<'b>(&mut self, from: &'b [&'b [u8]], to: &'b mut [&'b mut [u8]]) -> Result<(), Errno> {
-        // SAFETY: the caller uses the buffers again when the device is done with them, or never.
+        // SAFETY: the caller uses the buffers again only after the device is done with them.
         let token = unsafe { self.queue.add(from, to) }.map_err(io_error)?;
         if self.queue.should_notify() {
             self.registers.notify(QUEUE);
@@ -232,7 +232,7 @@ impl Disk for VirtioDisk {
         }
         while sectors != 0 {
             let here = sectors.min(self.discard_most.into());
-            // The sector, how many (32 bits), flags (32 bits).
+            // The sector, the number of sectors (32 bits), flags (32 bits).
             let range = [sector.to_le_bytes(), here.to_le_bytes()].concat();
             self.data.bytes()[..range.len()].copy_from_slice(&range);
             self.request(DISCARD, 0, range.len())?;

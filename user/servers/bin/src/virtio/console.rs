@@ -1,6 +1,6 @@
 //! A virtio console with one port, as a channel of bytes. (Virtual I/O Device (VIRTIO) 1.3, 5.3.)
 //!
-//! The crate's own driver sends byte by byte, or waits for the device by asking it all the time.
+//! (The crate's own driver sends byte by byte, or polls the device while it waits.)
 
 use bitflags::bitflags;
 use quire_rt::Errno;
@@ -15,14 +15,14 @@ const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
 const QUEUE_SIZE: usize = 2;
 
-/// Bytes that are received at once.
+/// How many bytes are received at once.
 const PIECE: usize = 1024;
 
 bitflags! {
-    /// What it may offer. (Without the feature of several ports there is one.)
+    /// Features that the device may offer. (Without the feature of several ports it has one.)
     #[derive(Clone, Copy, Debug)]
     struct Features: u64 {
-        /// It is of version 1 or later.
+        /// It conforms to version 1 or later.
         const VERSION_1 = 1 << 32;
     }
 }
@@ -38,7 +38,7 @@ pub struct Console {
     output: Slot,
     /// Bytes that wait in `output`.
     len: usize,
-    /// What the device was given to fill.
+    /// The token of the buffer that the device was given to fill.
     token: u16,
 }
 
@@ -47,7 +47,7 @@ fn io_error(_: virtio_drivers::Error) -> Errno {
 }
 
 impl Console {
-    /// Of a device, in which a console was found, with room for `room` bytes that wait.
+    /// For a device that is a console, with a buffer of `room` bytes for output.
     pub fn new(device: Device, room: usize) -> Result<Self, Errno> {
         Memory::use_device(device);
         let mut registers = Registers::new(device, DeviceType::Console).ok_or(Errno::EIO)?;
@@ -56,7 +56,7 @@ impl Console {
         let _ = registers.begin_init(Features::all());
         let mut receive = VirtQueue::new(&mut registers, RECEIVE, false, false).map_err(io_error)?;
         let mut transmit = VirtQueue::new(&mut registers, TRANSMIT, false, false).map_err(io_error)?;
-        // What was sent is waited for only where there is no room.
+        // The driver only waits for sent data when the buffer is full.
         transmit.set_dev_notify(false);
         let bell = Receiver::new()?;
         let signaller = bell.signaller(1)?;
@@ -68,7 +68,7 @@ impl Console {
         Ok(Self { registers, receive, transmit, bell, interrupt, input, output, len: 0, token })
     }
 
-    /// Gives the device the room for input.
+    /// Gives the device the buffer for input.
     fn offer(queue: &mut VirtQueue<Memory, QUEUE_SIZE>, to: &mut Registers, input: &Slot) -> Result<u16, Errno> {
         // SAFETY: nothing else refers to it until the device is done with it.
         let token = unsafe { queue.add(&[], &mut [input.lent(PIECE)]) }.map_err(io_error)?;
@@ -93,7 +93,7 @@ impl Console {
         self.interrupt.unmask()
     }
 
-    /// Gives bytes that have come to `each`.
+    /// Calls `each` with the bytes that have arrived.
     pub fn take(&mut self, mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
         while self.receive.can_pop() {
             // SAFETY: the buffer that the device was given.
@@ -106,7 +106,7 @@ impl Console {
         Ok(())
     }
 
-    /// Puts bytes behind those that wait; those that there is no room for are not put there, and the answer is false.
+    /// Appends bytes to the output buffer; if they do not fit, appends nothing and returns `false`.
     pub fn put(&mut self, parts: [&[u8]; 2]) -> bool {
         let len = self.len;
         let all = self.output.bytes();
@@ -118,7 +118,7 @@ impl Console {
         true
     }
 
-    /// Sends the bytes that wait, and returns when the device has them.
+    /// Sends the bytes in the buffer, and returns when the device has them.
     pub fn flush(&mut self) -> Result<(), Errno> {
         if self.len == 0 {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Memory that virtio devices reach. A driver takes all that it needs when it starts, and gives its devices buffers of
-//! this memory only, so nothing is copied on the way to them.
+//! Memory for the DMA of virtio devices. A driver allocates all of it when it starts, and only gives its devices
+//! buffers in this memory, so nothing is copied on the way to them.
 
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
@@ -10,9 +10,9 @@ use quire_rt::Errno;
 use quire_rt::device::{Device, Dma};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
-/// What the process has of such memory. It has one thread.
+/// The process's memory of this kind. The process has one thread.
 struct Pool {
-    /// The device for which memory is taken.
+    /// The device for which memory is allocated.
     device: Cell<Option<Device>>,
     ranges: RefCell<Vec<Dma>>,
 }
@@ -22,7 +22,7 @@ unsafe impl Sync for Pool {}
 
 static POOL: Pool = Pool { device: Cell::new(None), ranges: RefCell::new(Vec::new()) };
 
-/// A part of a device's memory, for as long as the process lives.
+/// A part of a device's memory, valid for as long as the process lives.
 pub struct Slot {
     start: NonNull<u8>,
     len: usize,
@@ -31,7 +31,7 @@ pub struct Slot {
 impl Slot {
     /// The bytes.
     pub fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the memory is mapped for good, filled with zeros at first, and nobody else's.
+        // SAFETY: the memory is mapped for good, initially filled with zeros, and belongs to nobody else.
         unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
@@ -57,12 +57,12 @@ impl Slot {
 pub struct Memory;
 
 impl Memory {
-    /// Memory is taken for this device from now on.
+    /// Selects the device for which memory is allocated from now on.
     pub fn use_device(device: Device) {
         POOL.device.set(Some(device));
     }
 
-    /// `bytes` bytes that the device reaches.
+    /// Allocates `bytes` bytes for the device's DMA.
     pub fn take(bytes: usize) -> Result<Slot, Errno> {
         let device = POOL.device.get().ok_or(Errno::ENODEV)?;
         let mut ranges = POOL.ranges.borrow_mut();
@@ -73,7 +73,7 @@ impl Memory {
         Ok(Slot { start, len: bytes })
     }
 
-    /// Where the devices see an address of this process.
+    /// The address by which the devices access an address of this process.
     fn bus(address: NonNull<u8>, len: usize) -> Option<PhysAddr> {
         let at = address.addr().get();
         POOL.ranges.borrow().iter().find_map(|range| {
@@ -84,7 +84,7 @@ impl Memory {
     }
 }
 
-// SAFETY: memory comes from the kernel, page by page, filled with zeros, and is given to one caller.
+// SAFETY: memory comes from the kernel, page by page, filled with zeros, and is given to one caller only.
 unsafe impl Hal for Memory {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         match Self::take(pages * PAGE_SIZE) {
@@ -95,17 +95,17 @@ unsafe impl Hal for Memory {
     }
 
     unsafe fn dma_dealloc(_: PhysAddr, _: NonNull<u8>, _: usize) -> i32 {
-        // It stays with the process: a driver sets its device up once.
+        // The memory is not freed: a driver sets its device up once.
         0
     }
 
     unsafe fn mmio_phys_to_virt(_: PhysAddr, _: usize) -> NonNull<u8> {
-        // Asked for devices on PCI only.
+        // Only called for devices on PCI.
         NonNull::dangling()
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
-        // (A driver gives no other buffers. A device finds nothing at the last address.)
+        // (A driver gives no other buffers. A device finds nothing at the highest address.)
         Self::bus(buffer.cast(), buffer.len()).unwrap_or(PhysAddr::MAX)
     }
 

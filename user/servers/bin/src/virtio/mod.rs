@@ -1,7 +1,7 @@
-//! Virtio devices behind registers of their own (virtio-mmio), for the crate `virtio-drivers`.
+//! Virtio devices with their own registers (virtio-mmio), for the crate `virtio-drivers`.
 //!
-//! Registers are accessed by calls: eight devices of QEMU's have theirs in one page, which could only be mapped
-//! together. A request costs three such accesses.
+//! Registers are accessed by calls: eight of QEMU's devices have theirs in one page, which could only be mapped for all
+//! of them together. A request takes three such accesses.
 
 mod console;
 mod memory;

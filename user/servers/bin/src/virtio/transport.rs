@@ -40,7 +40,7 @@ const MAGIC: u32 = 0x7472_6976;
 /// The version before 1.
 const LEGACY: u32 = 1;
 
-/// What kind of device is there; `None` for an empty slot, or registers of something else.
+/// The kind of the device; `None` for an empty slot, or for registers of something else.
 pub fn kind(device: Device) -> Option<DeviceType> {
     let read = |at| device.read(0, at, 4).ok();
     if read(at::MAGIC)? != MAGIC {
@@ -58,7 +58,7 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// Of a device, in which a virtio device was [found](kind); it is reset.
+    /// For a device of the kind that was [found](kind); resets it.
     pub fn new(device: Device, kind: DeviceType) -> Option<Self> {
         let is_legacy = device.read(0, at::VERSION, 4).ok()? == LEGACY;
         let config_len = (device.info().ok()?.ranges[0] as usize).saturating_sub(at::CONFIG);
@@ -67,7 +67,7 @@ impl Registers {
         Some(this)
     }
 
-    /// (The registers were mapped when the device was taken, and what is there has answered.)
+    /// (The registers were mapped when the device was taken, and the device has answered.)
     fn read(&self, at: usize) -> u32 {
         self.device.read(0, at, 4).unwrap_or(0)
     }
@@ -169,7 +169,7 @@ impl Transport for Registers {
         if offset + size_of::<T>() > self.config_len {
             return Err(Error::ConfigSpaceTooSmall);
         }
-        // By registers as wide as the field, since some devices insist on that.
+        // With accesses as wide as the field, since some devices require that.
         let width = size_of::<T>().min(4);
         let mut value = MaybeUninit::<T>::zeroed();
         let bytes: *mut u8 = value.as_mut_ptr().cast();
@@ -179,7 +179,7 @@ impl Transport for Registers {
             // SAFETY: within the value, which has a multiple of `width` bytes or fewer than 4 of them.
             unsafe { bytes.add(at).copy_from_nonoverlapping(part.as_ptr(), width.min(size_of::<T>() - at)) };
         }
-        // SAFETY: any bytes are a value of such a type.
+        // SAFETY: any bytes are a valid value of such a type.
         Ok(unsafe { value.assume_init() })
     }
 

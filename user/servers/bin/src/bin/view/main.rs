@@ -1,8 +1,8 @@
-//! view: writes what the kernel says of its memory to a virtio console, picture by picture, for `cargo xtask view`
-//! (docs/view.md).
+//! view: writes the kernel's information about its memory to a virtio console, picture by picture, for
+//! `cargo xtask view` (docs/view.md).
 //!
-//! The reader says how many pictures it wants, and what it looks at; until then nothing is read and nothing is sent.
-//! Without such a console there is nothing to do.
+//! The reader sends how many pictures it wants, and what it looks at; until then nothing is read and nothing is sent.
+//! Without such a console the program ends.
 
 #![no_std]
 #![no_main]
@@ -24,7 +24,7 @@ use picture::Painter;
 
 quire_rt::entry!(main);
 
-/// The descriptor that init waits for the end of.
+/// The descriptor whose end init waits for.
 const READY: i32 = 3;
 
 /// Most pictures in 10 seconds.
@@ -84,7 +84,7 @@ fn serve(device: Device) -> Result<(), Errno> {
                 Ok(()) | Err(Errno::ENOMEM) => {}
                 Err(error) => return Err(error),
             }
-            // (A machine that does not keep up paints less often.)
+            // (A machine that cannot keep up sends fewer pictures.)
             next = (next + 10_000_000_000 / rate).max(now);
         }
         output.flush()?;

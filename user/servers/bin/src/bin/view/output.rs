@@ -5,7 +5,7 @@ use quire_rt::Errno;
 use quire_rt::abi::layout::{Pod, bytes_of};
 use quire_servers::virtio::Console;
 
-/// See the module. What is put here is sent when there is no more room, and by [`Output::flush`].
+/// See the module. Data is sent when the buffer is full, and by [`Output::flush`].
 pub struct Output {
     pub console: Console,
 }
@@ -31,8 +31,8 @@ impl Output {
         Ok(())
     }
 
-    /// Records of one kind of `QUIRE_INFO`, in as many frames as they take. Those behind the first are about what
-    /// follows it.
+    /// Writes records of one kind of `QUIRE_INFO`, in as many frames as necessary. In the frames after the first one,
+    /// `about` counts on from there.
     pub fn records<T: Pod>(&mut self, kind: usize, about: u64, records: impl Iterator<Item = T>) -> Result<(), Errno> {
         let mut bytes = alloc::vec::Vec::new();
         for record in records {

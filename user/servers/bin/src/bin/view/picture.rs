@@ -1,7 +1,7 @@
-//! A picture: the kernel's records, so many at a time that a picture costs about the same on each machine.
+//! A picture: a number of the kernel's records that makes a picture cost about the same on each machine.
 //!
-//! Counts are sent whole. What grows with memory goes in turns: the use of frames some page blocks at a time, the areas
-//! of processes some of their pages at a time.
+//! Counts are sent completely. Data whose size depends on memory is sent in turns: the use of frames a few page blocks
+//! at a time, the areas of processes a few of their pages at a time.
 
 use quire_closeup::stream::{Begin, kind as frame};
 use quire_rt::Errno;
@@ -14,15 +14,16 @@ use quire_rt::{info, process};
 
 use crate::output::Output;
 
-/// Page blocks whose frames are looked at for a picture, about: a tenth of those of a GiB. A record has
-/// [`BlockUse::ROOM`] of them.
+/// The approximate number of page blocks whose frames are examined for a picture: a tenth of those of a GiB. A record
+/// has [`BlockUse::ROOM`] of them.
 const BLOCKS: usize = 52;
 
-/// Records of areas that a picture has at most, of one process, and their pages after which no more are asked for.
+/// The maximum number of records of areas in a picture, for one process, and the number of pages after which no more
+/// are requested.
 const AREAS: usize = 24;
 const AREA_PAGES: u64 = 2048;
 
-/// Where a tour of things that do not fit a picture goes on.
+/// Where a tour of things that do not fit into one picture continues.
 #[derive(Default)]
 struct Place {
     /// The zone, or the process.
@@ -35,10 +36,10 @@ struct Place {
 #[derive(Default)]
 pub struct Painter {
     number: u64,
-    /// The page block of which all frames are sent.
+    /// The page block whose frames are all sent.
     pub zoom: Option<usize>,
     blocks: Place,
-    /// Of the process that is looked at; 0: none.
+    /// The position in the selected process; 0 for none.
     chosen: Place,
     others: Place,
 }
@@ -95,7 +96,7 @@ impl Painter {
         Ok(())
     }
 
-    /// The next page blocks by the use of their frames.
+    /// The use of frames in the next page blocks.
     fn uses(&mut self, to: &mut Output) -> Result<(), Errno> {
         let mut left = BLOCKS;
         let mut turns = 0;
@@ -116,7 +117,7 @@ impl Painter {
         Ok(())
     }
 
-    /// Areas of the process that is looked at, and of the others in turn.
+    /// Areas of the selected process, and of the others in turn.
     fn areas(&mut self, to: &mut Output) -> Result<(), Errno> {
         let is_its_turn = self.number.is_multiple_of(2);
         if self.chosen.of != 0 && is_its_turn {
@@ -133,7 +134,7 @@ impl Painter {
     }
 }
 
-/// Sends areas of a process from a place on, and says when these were the last ones; then the place is its first one
+/// Sends areas of a process from a position on; after the last ones it says so, and sets the position to the first one
 /// again.
 fn areas_of(to: &mut Output, place: &mut Place) -> Result<(), Errno> {
     let (pid, mut pages) = (place.of, 0);
