@@ -33,7 +33,7 @@ const KNOWN: &[&str] = &[
 /// Those that take no value.
 const BARE: &[&str] = &["norandmaps"];
 
-/// The value of a kernel argument. An invalid one is named in the log and ignored.
+/// The value of a kernel argument. An invalid one is logged and ignored.
 pub fn argument<T>(args: &str, key: &str, form: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     debug_assert!(KNOWN.contains(&key), "{key} is not listed");
     let text = bootargs::find(args, key)?;
@@ -48,13 +48,13 @@ pub fn argument<T>(args: &str, key: &str, form: &str, read: impl FnOnce(&str) ->
 pub fn report_unknown(args: &str) {
     for (key, value) in bootargs::arguments(args).filter(|(key, _)| BARE.contains(key)) {
         if let Some(value) = value {
-            log::warn!("{key}={value}: {key} takes no value, and has its effect");
+            log::warn!("{key}={value}: {key} takes no value; the value is ignored");
         }
     }
     let unknown = || bootargs::arguments(args).map(|(key, _)| key).filter(|key| !KNOWN.contains(key));
     if unknown().next().is_some() {
         log::warn!("unknown kernel arguments:{}", Words(unknown));
-        log::info!("there are:{}", Words(|| KNOWN.iter().copied()));
+        log::info!("known kernel arguments:{}", Words(|| KNOWN.iter().copied()));
     }
 }
 

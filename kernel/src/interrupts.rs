@@ -1,4 +1,5 @@
-//! Interrupts: the controller, whose they are, and inter-processor interrupts. The handler is [`crate::trap::irq`].
+//! Interrupts: the controller, the handlers of interrupts, and inter-processor interrupts. The entry point is
+//! [`crate::trap::irq`].
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,11 +25,11 @@ const FIRST_SHARED: u32 = 32;
 /// Numbers end here.
 const NUMBERS: usize = 1024;
 
-/// Interrupts that have come and nobody is told of.
+/// Interrupts without a handler that have been raised.
 static UNOWNED: [AtomicU64; NUMBERS / 64] = [const { AtomicU64::new(0) }; NUMBERS / 64];
-/// Of these, those that were named.
+/// Of these, those that were logged.
 static NAMED: [AtomicU64; NUMBERS / 64] = [const { AtomicU64::new(0) }; NUMBERS / 64];
-/// There may be some to name.
+/// Whether there may be some to log.
 static HAS_UNOWNED: AtomicBool = AtomicBool::new(false);
 
 static CONTROLLER: Once<InterruptController<CpuInterface>> = Once::new();
@@ -69,7 +70,7 @@ impl From<GicError> for Error {
     }
 }
 
-/// Brings up the controller, with the console's interrupt going to this CPU.
+/// Brings up the controller, and routes the console's interrupt to this CPU.
 pub fn init(board: &Board, console: Option<Interrupt>) -> Result<(), Error> {
     let described = board.controller.as_ref().ok_or(Error::NoController)?;
     let timer = board.timer.and_then(|t| t.virt).ok_or(Error::NoTimer)?;
@@ -86,7 +87,7 @@ pub fn init(board: &Board, console: Option<Interrupt>) -> Result<(), Error> {
     Ok(())
 }
 
-/// This CPU's side of the controller, and its timer.
+/// Brings up this CPU's part of the controller, and its timer.
 pub fn init_cpu() -> Result<(), Error> {
     let (controller, lines) = (CONTROLLER.get().ok_or(Error::NoController)?, LINES.get().ok_or(Error::NoTimer)?);
     let me = cpu::this().id();
@@ -109,26 +110,26 @@ fn configure(line: Interrupt) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the kernel itself handles an interrupt, or it is a CPU's own.
+/// Whether the kernel itself handles an interrupt, or it is private to a CPU.
 pub fn is_kernels(intid: u32) -> bool {
     let is_consoles = LINES.get().and_then(|lines| lines.console).is_some_and(|line| line.intid == intid);
     intid < FIRST_SHARED || is_consoles
 }
 
-/// Lets a device's interrupt come to this CPU.
+/// Routes a device's interrupt to this CPU.
 pub fn attach(line: Interrupt) -> Result<(), Error> {
     configure(line)
 }
 
-/// Lets a device's interrupt come again.
+/// Enables a device's interrupt again.
 pub fn unmask(intid: u32) {
     if let Some(controller) = CONTROLLER.get() {
-        // (It was attached, so there is such an interrupt.)
+        // (It was attached, so the interrupt exists.)
         let _ = controller.enable(cpu::this().id(), intid);
     }
 }
 
-/// Holds a device's interrupt back. One that a CPU is just taking may still arrive.
+/// Masks a device's interrupt. An interrupt that a CPU is just taking may still arrive.
 pub fn mask(intid: u32) {
     if let Some(controller) = CONTROLLER.get() {
         // As above.
@@ -136,7 +137,7 @@ pub fn mask(intid: u32) {
     }
 }
 
-/// An interrupt of nobody's has come, and is masked. It is named later, where there is time.
+/// Notes that an interrupt without a handler was raised, and is masked. It is logged later, where there is time.
 pub fn note_unowned(intid: u32) {
     if let Some(word) = UNOWNED.get(intid as usize / 64) {
         word.fetch_or(1 << (intid % 64), Ordering::Relaxed);
@@ -144,13 +145,13 @@ pub fn note_unowned(intid: u32) {
     }
 }
 
-/// Whether there may be some to name.
+/// Whether there may be some to log.
 #[inline]
 pub fn has_unowned() -> bool {
     HAS_UNOWNED.load(Ordering::Relaxed)
 }
 
-/// Names the interrupts of nobody's that have come for the first time. Interrupts are enabled.
+/// Logs the interrupts without a handler that were raised for the first time. Interrupts are enabled.
 #[cold]
 pub fn name_unowned() {
     HAS_UNOWNED.store(false, Ordering::Relaxed);
@@ -158,7 +159,7 @@ pub fn name_unowned() {
         let unowned = unowned.load(Ordering::Acquire);
         let new = unowned & !named.fetch_or(unowned, Ordering::Relaxed);
         for bit in (0..64).filter(|bit| new & 1 << bit != 0) {
-            log::warn!("interrupt {}: nobody is told of it, so it is masked", at * 64 + bit);
+            log::warn!("interrupt {}: it has no handler, and is masked", at * 64 + bit);
         }
     }
 }
@@ -178,11 +179,11 @@ pub enum Source {
     Stop,
     /// Of a device that the kernel does not drive: its number.
     Other(u32),
-    /// Nobody's: of a CPU's own that the kernel does not use.
+    /// None: a private interrupt of a CPU that the kernel does not use.
     Unknown,
 }
 
-/// Has the pending interrupts of this CPU served, one after the other. Interrupts are masked.
+/// Serves the pending interrupts of this CPU, one after the other. Interrupts are masked.
 #[inline]
 pub fn for_each_pending(mut serve: impl FnMut(Source)) {
     let (Some(controller), Some(lines)) = (CONTROLLER.get(), LINES.get()) else { return };

@@ -39,5 +39,5 @@ pub const FDT_WINDOW_ALIGN: usize = 2 << 20;
 
 /// Bytes of a kernel stack.
 pub const STACK_SIZE: usize = 16 << 10;
-/// Kernel stacks lie at multiples of this, so that one bit of SP tells an overflow.
+/// Kernel stacks are at multiples of this, so that one bit of SP reveals an overflow.
 pub const STACK_ALIGN: usize = 2 * STACK_SIZE;

@@ -118,7 +118,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     memory::init_huge_pages(args);
     sched::init(args);
     match problem {
-        Some(problem) => log::warn!("boot archive: {files} files; {problem:?}: what follows is lost"),
+        Some(problem) => log::warn!("boot archive: {files} files; {problem:?}: the rest is ignored"),
         None => log::info!("boot archive: {files} files and directories"),
     }
     archive::make_objects().unwrap_or_else(|e| boot::stop("no memory for the boot archive's files", &e));

@@ -27,7 +27,7 @@ pub fn size(text: &str) -> Option<u64> {
     number(digits)?.checked_mul(1 << shift)
 }
 
-/// The size and place of memory that an argument (`cma=`) asks for.
+/// The size and place of memory that an argument (`cma=`) requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wish {
     /// Bytes.
@@ -44,7 +44,7 @@ pub fn wish(text: &str) -> Option<Wish> {
     let wanted = size(wanted)?;
     let (base, end) = match place.split_once('-') {
         Some((base, end)) => (size(base)?, size(end)?),
-        // (What ends behind all addresses fits nowhere, and is told so.)
+        // (A range beyond the highest address fits nowhere, which is reported.)
         None => (size(place)?, size(place)?.saturating_add(wanted)),
     };
     Some(Wish { size: wanted, within: Some((base, end)) }).filter(|_| base <= end)

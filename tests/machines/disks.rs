@@ -131,7 +131,7 @@ fn a_damaged_table_is_a_line_in_the_log_and_the_disk_is_there() {
     let machine = Machine::new(&["--disk", path.to_str().expect("a path")]).add(&busybox(), "/busybox");
     let outcome = machine.exec("ls -1 /dev/block; /busybox md5sum </dev/block/vda");
     // (The driver prints where init does.)
-    let said = "vda: its table of partitions is damaged: neither of the two tables is usable";
+    let said = "vda: its partition table is damaged: both tables are unusable";
     let expected = format!("{said}\npartitions\nvda\n{}  -\n", md5(&bytes));
     assert_eq!(outcome.succeeded(), expected, "{outcome}");
 }

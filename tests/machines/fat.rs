@@ -239,7 +239,7 @@ fn a_damaged_fat_is_read_and_never_written() {
         "/busybox md5sum </disk/two; /busybox wc -c </disk/one; echo x 2>/dev/null >/disk/three || echo no; \
          /busybox rm -f /disk/one 2>/dev/null || echo no; ls -1 /disk",
     );
-    let said = "fat: a file system is damaged (1 times) and stays for reading only";
+    let said = "fat: a file system is damaged (errors: 1) and remains read-only";
     let rest: Vec<_> = outcome.succeeded().lines().filter(|line| !line.contains("damaged")).collect();
     assert_eq!(rest, [&*format!("{}  -", md5(&noise(10_000, 3))), "10000", "no", "no", "one", "two"], "{outcome}");
     assert!(outcome.all().contains(said.split(" (").next().expect("a part")), "{outcome}");

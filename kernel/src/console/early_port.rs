@@ -1,9 +1,9 @@
 //! A serial port for a kernel that stops before it has set up its own.
 //!
 //! From the first instruction until [`crate::console::serial::init`], a kernel that panics finds its port here: the one
-//! that the board's description names or, if that has none or the device tree cannot be read, a PL011 that the tree
-//! also calls memory, or that is salvaged from the damaged tree, and identifies itself. If there is none, the messages
-//! are only in memory, for a debugger.
+//! that the board's description names or, if that has none or the device tree cannot be read, a PL011 whose registers
+//! the tree also describes as memory, or that is salvaged from the damaged tree, provided that it identifies itself. If
+//! there is none, the messages are only in memory, for a debugger.
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

@@ -5,7 +5,7 @@
 use quire_abi::flags::sig;
 use quire_abi::layout::{Termios, tty};
 
-/// The longest line, and the most bytes that wait to be read; further ones are dropped.
+/// The maximum length of a line, and the maximum number of bytes that wait to be read; further ones are dropped.
 const SIZE: usize = 1024;
 
 /// The effect of a typed byte.
@@ -157,7 +157,7 @@ impl Line {
         fits
     }
 
-    /// Goes on with a byte that takes several steps.
+    /// Continues with a byte that takes several steps.
     pub fn go_on(&mut self, echo: &mut Echo) -> Event {
         for _ in 0..ERASED_AT_ONCE {
             self.erase_byte(echo);

@@ -99,7 +99,7 @@ fn named<'a>(board: &'a Board, key: &str) -> Option<Choice<'a>> {
             continue;
         };
         let baud = bootargs::baud(options).unwrap_or_else(|| {
-            log::warn!("{key}={value}: not a rate, as 115200 or 115200n8; it is taken as {BAUD}");
+            log::warn!("{key}={value}: not a rate such as 115200 or 115200n8; {BAUD} is used");
             BAUD
         });
         choice = Some(Choice { uart, baud });

@@ -1,7 +1,7 @@
-//! Interrupts of devices: each is masked as it comes, and sets events of an endpoint; its driver unmasks it when the
-//! device does not ask any more.
+//! Interrupts of devices: each is masked when it is raised, and sets events of an endpoint; its driver unmasks it when
+//! the device does not assert it any more.
 //!
-//! Lock order: the lines' lock, which interrupts take, then the endpoint's.
+//! Lock order: the lock of the lines, which interrupt handlers take, then the endpoint's.
 
 use alloc::vec::Vec;
 
@@ -14,7 +14,7 @@ use crate::interrupts;
 use crate::ipc::message::Endpoint;
 use crate::vm::{Cpu, SpinLock};
 
-/// Who is told of an interrupt.
+/// The listener for an interrupt.
 struct Listener {
     intid: u32,
     endpoint: KArc<Endpoint>,
@@ -24,7 +24,7 @@ struct Listener {
 /// By number.
 static LISTENERS: SpinLock<Vec<Listener>> = SpinLock::new(Cpu, Rank::Descriptors, Vec::new());
 
-/// An interrupt that a driver is told of.
+/// An interrupt that is reported to a driver.
 pub struct Line {
     intid: u32,
     /// The device stays held.
@@ -32,8 +32,9 @@ pub struct Line {
 }
 
 impl Line {
-    /// From now on the interrupt with this index among the device's sets these events of the endpoint. EINVAL for no
-    /// interrupt, EBUSY if somebody is told of it (devices may share one) or the kernel, ENOMEM.
+    /// From now on the interrupt with this index among the device's sets these events of the endpoint. EINVAL if it
+    /// does not exist, EBUSY if it is already reported to another driver (devices may share one) or handled by the
+    /// kernel, ENOMEM.
     pub fn new(holding: &KArc<Holding>, index: usize, endpoint: KArc<Endpoint>, events: u64) -> Result<Self, Errno> {
         let interrupt = *holding.device().interrupts().get(index).ok_or(Errno::EINVAL)?;
         if interrupts::is_kernels(interrupt.intid) {
@@ -90,7 +91,7 @@ impl Drop for Line {
             let mut listeners = LISTENERS.lock();
             let at = listeners.binary_search_by_key(&self.intid, |other| other.intid);
             let gone = at.ok().map(|at| listeners.remove(at));
-            // No memory stays behind when nobody listens.
+            // The memory is freed with the last listener.
             let rest = if listeners.is_empty() { core::mem::take(&mut *listeners) } else { Vec::new() };
             (gone, rest)
         };
@@ -98,14 +99,14 @@ impl Drop for Line {
     }
 }
 
-/// An interrupt that is not the kernel's has come: it is masked, and whoever listens is told. False if nobody does.
-/// O(log n) in the interrupts that somebody is told of.
+/// Delivers an interrupt that the kernel does not handle: it is masked, and reported to its listener. `false` if there
+/// is none. O(log n) in the number of listeners.
 pub fn deliver(intid: u32) -> bool {
     interrupts::mask(intid);
     let listeners = LISTENERS.lock();
     let Ok(at) = listeners.binary_search_by_key(&intid, |other| other.intid) else { return false };
     let Listener { endpoint, events, .. } = &listeners[at];
-    // (If the endpoint is dead, so is the driver, or will be.)
+    // (If the endpoint is dead, the driver is, too, or will be.)
     let _ = endpoint.signal(*events);
     true
 }

@@ -1,5 +1,5 @@
-//! Memory that a device reaches: consecutive frames, which stay the device's after the handle has gone, until the next
-//! holder says that the device writes to no memory any more ([`Holding::quiet`]).
+//! Memory for a device's DMA: contiguous frames, which stay reserved for the device after the handle is gone, until the
+//! next holder declares that the device writes to no memory any more ([`Holding::quiet`]).
 
 use alloc::boxed::Box;
 
@@ -28,7 +28,7 @@ pub struct Kept {
     pub next: Option<Box<Kept>>,
 }
 
-/// Memory that a driver has for its device.
+/// Memory of a driver for its device.
 pub struct DmaRange {
     /// `Some` until the end.
     kept: Option<Box<Kept>>,
@@ -37,14 +37,14 @@ pub struct DmaRange {
 }
 
 impl Device {
-    /// Where the device sees memory, if it reaches all of it.
+    /// The address of memory as the device sees it, if it can reach all of it.
     fn bus_address(&self, address: u64, len: u64) -> Option<u64> {
         let end = address.checked_add(len)?;
         let reaches = |window: &&Window| window.memory.base <= address && end <= window.memory.end();
         self.windows.iter().find(reaches).map(|window| window.bus + (address - window.memory.base))
     }
 
-    /// The zone in which the device reaches all frames, if there is one.
+    /// The zone in which the device can reach all frames, if there is one.
     fn zone(&self) -> Gfp {
         let banks = &BOARD.get().banks;
         let reaches_all = banks.iter().all(|bank| self.bus_address(bank.region.base, bank.region.size).is_some());
@@ -53,8 +53,8 @@ impl Device {
 }
 
 impl DmaRange {
-    /// `bytes` bytes, rounded up to pages, filled with zeros. EINVAL for none, ENOMEM, also if no memory that the
-    /// device reaches is free.
+    /// Allocates `bytes` bytes, rounded up to pages, filled with zeros. EINVAL for 0, ENOMEM, also if no memory is free
+    /// that the device can reach.
     pub fn new(holding: &KArc<Holding>, bytes: usize) -> Result<Self, Errno> {
         let device = holding.device();
         let memory = Contiguous::new(Cpu, pages(bytes), Gfp::KERNEL | device.zone())?;
@@ -87,9 +87,9 @@ impl DmaRange {
         current().mm().ok_or(Errno::ENOMEM)?.map(&request)
     }
 
-    /// What the program wrote to these bytes can be read by the device, and what the device writes from now on by the
-    /// program. A device that is coherent needs no such thing. EINVAL for bytes that are not in it. Costs time in
-    /// proportion to them.
+    /// Makes what the program has written to these bytes visible to the device, and what the device writes from now on
+    /// visible to the program. Not needed for a coherent device. EINVAL for bytes that are not in it. Takes time in
+    /// proportion to their number.
     pub fn sync(&self, offset: usize, len: usize) -> Result<(), Errno> {
         let memory = self.memory()?;
         let end = offset.checked_add(len).filter(|end| *end <= memory.pages() * PAGE_SIZE).ok_or(Errno::EINVAL)?;

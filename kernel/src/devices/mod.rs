@@ -1,11 +1,11 @@
-//! Devices of the tree that processes drive: who holds which, its registers, and the memory that it was given
+//! Devices of the tree that processes drive: their holders, their registers, and the memory that they were given
 //! (docs/devices.md).
 //!
-//! The list of devices is made at boot and stays. A device has one holder at a time, and keeps the memory that
-//! it may still write to when that holder is gone.
+//! The list of devices is made at boot and does not change. A device has one holder at a time, and keeps the memory
+//! that it may still write to when that holder is gone.
 //!
-//! Lock order: [`CLAIMS`] to hold a device; a device's own to keep memory. One at a time, and nothing is allocated,
-//! freed or dropped meanwhile.
+//! Lock order: [`CLAIMS`] to change a device's holder; the device's own lock to change its kept memory. Only one at a
+//! time, and nothing is allocated, freed or dropped meanwhile.
 
 pub mod interrupt;
 pub mod memory;
@@ -32,7 +32,7 @@ use crate::vm::vmalloc::VMALLOC;
 use crate::vm::{Cpu, SpinLock, io};
 use memory::Kept;
 
-/// Nodes between two points at which others may run.
+/// The number of nodes between two points at which others may run.
 const POINT_EVERY: usize = 8;
 
 /// The tree.
@@ -41,12 +41,12 @@ static TREE: BootCell<&[u8]> = BootCell::new(&[]);
 /// All devices, in the tree's order.
 static LIST: Once<Vec<KArc<Device>>> = Once::new();
 
-/// Held to change who holds a device.
+/// Held to change a device's holder.
 static CLAIMS: SpinLock<()> = SpinLock::new(Cpu, Rank::Object, ());
 
 /// A device that a process may drive.
 pub struct Device {
-    /// Its node's place in the tree.
+    /// The position of its node in the tree.
     place: usize,
     path: Box<[u8]>,
     registers: Box<[Region]>,
@@ -55,13 +55,14 @@ pub struct Device {
     is_coherent: bool,
     /// Strings, each with a NUL.
     compatible: &'static [u8],
-    /// Somebody has its handle. Written under [`CLAIMS`].
+    /// Whether it has a holder. Written under [`CLAIMS`].
     is_held: AtomicBool,
     /// Memory that it may still write to.
     kept: SpinLock<Option<Box<Kept>>>,
 }
 
-/// Lists the devices of the tree, which lies at `address` for good. At boot, where there is a stack for the walk.
+/// Lists the devices of the tree, which is at `address` for good. Called at boot, when the stack is large enough for
+/// the walk.
 ///
 /// # Safety
 /// As [`BootCell::boot_mut`].
@@ -81,8 +82,8 @@ pub unsafe fn init(address: PhysAddr, size: usize) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The tree's bytes: by the direct map or, if they are not all in memory that the tree describes, by a mapping of their
-/// own. (A boot loader may keep the tree in memory that it says nothing of.)
+/// The tree's bytes: through the direct map or, if they are not all in memory that the tree describes, through a
+/// separate mapping. (A boot loader may place the tree in memory that it does not describe.)
 fn map_tree(address: PhysAddr, size: usize) -> Result<&'static [u8], Errno> {
     let start = if BOARD.get().is_memory(&Region { base: address.get() as u64, size: size as u64 }) {
         Cpu.direct_map(address).cast_const()
@@ -94,8 +95,8 @@ fn map_tree(address: PhysAddr, size: usize) -> Result<&'static [u8], Errno> {
     Ok(unsafe { core::slice::from_raw_parts(start, size) })
 }
 
-/// The device with a number in the list of those that are called `name`, which is a path if it begins with a slash, and
-/// else something that they are compatible with. ENOENT if there are fewer, ENOMEM.
+/// The device with this number among those with the name `name`: a path if it begins with a slash, otherwise a
+/// `compatible` string. ENOENT if there are fewer, ENOMEM.
 pub fn find(name: &[u8], number: usize) -> Result<KArc<Device>, Errno> {
     let mut left = number;
     for (at, device) in list().iter().enumerate() {
@@ -146,7 +147,7 @@ impl Device {
         }
     }
 
-    /// Its path, cut if it does not fit the list.
+    /// Its path, truncated if it does not fit into the list.
     pub fn path(&self) -> &[u8] {
         &self.path
     }
@@ -161,7 +162,7 @@ impl Device {
         &self.interrupts
     }
 
-    /// Whether its accesses to memory see what is in the CPUs' caches.
+    /// Whether its accesses to memory are coherent with the CPUs' caches.
     pub fn is_coherent(&self) -> bool {
         self.is_coherent
     }
@@ -171,7 +172,7 @@ impl Device {
         tree::property_at(TREE.get(), self.place, name).ok_or(Errno::ENOENT)
     }
 
-    /// Whether one of its registers is one of the other's.
+    /// Whether it shares registers with another device.
     fn overlaps(&self, other: &Self) -> bool {
         self.registers.iter().any(|region| other.registers.iter().any(|theirs| theirs.overlaps(region)))
     }
@@ -186,10 +187,10 @@ impl Device {
     }
 }
 
-/// The right to drive a device, of which there is one.
+/// The right to drive a device. There is only one for each device.
 pub struct Holding {
     device: KArc<Device>,
-    /// Where each range of its registers is mapped for the kernel.
+    /// The kernel's addresses of the ranges of its registers.
     mapped: Vec<NonNull<u8>>,
 }
 
@@ -199,8 +200,8 @@ unsafe impl Send for Holding {}
 unsafe impl Sync for Holding {}
 
 impl Holding {
-    /// Takes a device. EBUSY if somebody has it, or another device with the same registers, or if it is the kernel's;
-    /// ENOMEM.
+    /// Takes a device. EBUSY if it has a holder, or shares registers with a device that has one, or is driven by the
+    /// kernel; ENOMEM.
     pub fn take(device: &KArc<Device>) -> Result<KArc<Self>, Errno> {
         if device.is_kernels() {
             return Err(Errno::EBUSY);
@@ -213,7 +214,7 @@ impl Holding {
             }
             device.is_held.store(true, Ordering::Relaxed);
         }
-        // From here on its end lets go of the device.
+        // From here on, dropping this releases the device.
         let mut this = Self { device: device.clone(), mapped: Vec::new() };
         for region in &device.registers {
             let mapped = io::map(region.base, region.size).map_err(|_| Errno::ENOMEM)?;
@@ -231,7 +232,7 @@ impl Holding {
         &self.device
     }
 
-    /// The address of a register. EINVAL for none, or one that is not aligned.
+    /// The address of a register. EINVAL if it does not exist or is not aligned.
     fn register(&self, range: usize, offset: usize, width: Width) -> Result<usize, Errno> {
         let (region, start) = self.device.registers.get(range).zip(self.mapped.get(range)).ok_or(Errno::EINVAL)?;
         let end = offset.checked_add(width.bytes()).ok_or(Errno::EINVAL)?;
@@ -240,7 +241,7 @@ impl Holding {
         if is_one { Ok(at) } else { Err(Errno::EINVAL) }
     }
 
-    /// Reads a register. EINVAL for none, EIO if the access faults.
+    /// Reads a register. EINVAL if it does not exist, EIO if the access faults.
     pub fn read(&self, range: usize, offset: usize, width: Width) -> Result<u32, Errno> {
         let at = self.register(range, offset, width)?;
         // SAFETY: a register of the device, mapped for as long as this lives.
@@ -254,7 +255,7 @@ impl Holding {
         unsafe { mmio::write(at, width, value) }.ok_or(Errno::EIO)
     }
 
-    /// The device writes to no memory any more that it was given by former handles: that memory is freed.
+    /// Frees the memory of former handles, since the device does not write to it any more.
     pub fn quiet(&self) {
         let mut kept = self.device.kept.lock().take();
         while let Some(mut one) = kept {

@@ -84,7 +84,7 @@ pub enum GicError {
     NoSuchInterrupt(u32),
     /// It cannot serve this CPU, or [`InterruptController::init_cpu`] has not run there.
     NoSuchCpu(usize),
-    /// No redistributor belongs to the CPU of this MPIDR.
+    /// No redistributor belongs to the CPU with this MPIDR.
     NoRedistributor(u64),
     /// It did not react in time.
     Stuck,
@@ -114,7 +114,7 @@ impl core::error::Error for GicError {}
 #[must_use = "an interrupt that is not ended blocks all of its priority and below"]
 pub struct Active {
     intid: u32,
-    /// As it was read; version 2 needs it back with the sender's number in it.
+    /// The value read; version 2 needs it back, including the sender's number.
     word: u32,
 }
 
@@ -199,7 +199,7 @@ impl<S: SysRegs> InterruptController<S> {
         }
     }
 
-    /// Lets a configured interrupt through again. For a private one `cpu` is the CPU that calls.
+    /// Enables a configured interrupt again. For a private one `cpu` is the CPU that calls.
     pub fn enable(&self, cpu: usize, intid: u32) -> Result<(), GicError> {
         match &self.gic {
             Gic::V2(gic) => gic.lines(intid)?.enable(intid),

@@ -16,8 +16,8 @@
 
 use super::TreeError;
 
-/// Nodes inside each other, at most, the root included, as on Linux; a Pi 4's tree has 6. It bounds the stack that a
-/// walk needs, 100 bytes each.
+/// The maximum nesting of nodes, including the root, as on Linux; a Pi 4's tree has 6. It bounds the stack that a walk
+/// needs, 100 bytes for each level.
 pub const MAX_DEPTH: usize = 64;
 /// The arm64 boot protocol allows a tree of 2 MiB.
 pub const MAX_SIZE: usize = 2 << 20;
@@ -68,7 +68,7 @@ impl<'a> Blob<'a> {
         Self::laid_out(bytes).map(|(blob, _)| blob)
     }
 
-    /// With its blocks where the header says; also the strings.
+    /// A tree with the blocks that the header describes; also its strings.
     fn laid_out(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), TreeError> {
         let header = bytes.first_chunk::<HEADER_SIZE>().ok_or(TreeError::Size(bytes.len()))?;
         let size = total_size(header)?;
@@ -113,10 +113,10 @@ impl<'a> Blob<'a> {
     }
 }
 
-/// What the structure block is made of.
+/// The tokens of the structure block.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Token<'a> {
-    /// A node begins, with this name and unit address.
+    /// The beginning of a node, with this name and unit address.
     Begin(&'a str),
     /// A property's name and value.
     Property(&'a str, &'a [u8]),

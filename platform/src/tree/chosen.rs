@@ -5,7 +5,7 @@ use heapless::{String, Vec};
 use super::walk::Node;
 use super::{Board, Oddity, Region, copy};
 
-/// As long as Linux allows on this architecture.
+/// The same limit as Linux's on this architecture.
 const MAX_BOOTARGS: usize = 2048;
 const MAX_SEED: usize = 64;
 
@@ -20,14 +20,14 @@ pub struct Chosen {
     pub rng_seed: Vec<u8, MAX_SEED>,
     /// A random number for the layout of the kernel's address space.
     pub kaslr_seed: Option<u64>,
-    /// What follows the colon in `stdout-path`, as in `115200n8`.
+    /// The text after the colon in `stdout-path`, as in `115200n8`.
     pub stdout_options: String<32>,
 }
 
 /// The boot archive in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Initrd {
-    /// Its exact bytes; all of them are memory.
+    /// Its exact bytes, all of which are in memory.
     pub region: Region,
 }
 
@@ -84,7 +84,7 @@ impl Board {
     }
 }
 
-/// Where `/chosen` says that the boot archive lies.
+/// The region of the boot archive according to `/chosen`.
 pub(super) fn initrd_region(chosen: &Node<'_>) -> Option<Region> {
     let (start, size) = initrd_place(chosen);
     Region::new(start?, size?)

@@ -25,7 +25,7 @@ pub struct Uart {
     pub path: String<96>,
     /// Its alias, `serial0` for example.
     pub alias: Option<String<16>>,
-    /// Its node has children: the wires lead to a device (Bluetooth on a Pi 4), not to a person.
+    /// Its node has children: the wires lead to a device (Bluetooth on a Pi 4), not to a connector.
     pub occupied: bool,
     /// The pin settings that lead the port to a person's connector, if they are known.
     pub pins: Option<Pins>,

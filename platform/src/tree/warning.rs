@@ -38,7 +38,7 @@ pub enum Oddity {
     ReservedOutside,
     /// A reservation that may be lent, but overlaps another one or is not all memory. Reserved, not lent.
     NotLendable,
-    /// Two reservations that became one, with what lies between them, since there is no room for all.
+    /// Two reservations that were joined, with the memory between them, since there is no room for all.
     JoinedReservation,
     /// A reservation that is both no-map and reusable. Taken as no-map.
     NoMapReusable,
@@ -77,10 +77,10 @@ impl Oddity {
             Self::BankTooHigh => "memory with frame numbers of more than 32 bits, left out from there on",
             Self::OverlappingBanks => "memory banks overlap, the lower one keeps what both claim",
             Self::BadNode => "NUMA node number too large, taken as 0",
-            Self::BadDistance => "senseless NUMA distance, left out",
+            Self::BadDistance => "invalid NUMA distance, left out",
             Self::ReservedOutside => "reservation outside all memory, left out",
             Self::NotLendable => "reusable reservation overlaps another or is not all memory, reserved but not lent",
-            Self::JoinedReservation => "too many reservations, this one is now two or more and what lies between them",
+            Self::JoinedReservation => "too many reservations, this one was joined with others, including the gaps",
             Self::NoMapReusable => "both no-map and reusable, taken as no-map",
             Self::BadDynamic => "reservation that cannot be placed, left out",
             Self::BadInitrd => "initrd is empty or not in memory, left out",

@@ -43,7 +43,7 @@ impl fmt::Display for AreaError {
         f.write_str(match self {
             Self::TooMany => "there are too many",
             Self::TooSmall => "it has no whole page block of 2 MiB",
-            Self::SpansZones => "it does not lie in one zone",
+            Self::SpansZones => "it is not in a single zone",
             Self::NoMemory => "there is no memory for its bitmap",
         })
     }

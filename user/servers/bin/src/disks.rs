@@ -49,5 +49,5 @@ pub fn run<D: Disk + 'static>(program: &CStr, naming: Naming, find: impl Fn(Devi
 }
 
 fn report(disk: &[u8], damage: &Damage) {
-    eprintln!("{}: its table of partitions is damaged: {damage}", alloc::string::String::from_utf8_lossy(disk));
+    eprintln!("{}: its partition table is damaged: {damage}", alloc::string::String::from_utf8_lossy(disk));
 }

@@ -51,11 +51,11 @@ pub enum Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Outside(number) => write!(f, "partition {number} does not lie on the disk"),
+            Self::Outside(number) => write!(f, "partition {number} is not completely on the disk"),
             Self::Overlaps(number) => write!(f, "partition {number} overlaps another one"),
             Self::Chain(sector) => write!(f, "the chain of logical partitions is broken at sector {sector}"),
-            Self::FirstTable => f.write_str("the first of the two tables is not usable, the second one is used"),
-            Self::BothTables => f.write_str("neither of the two tables is usable"),
+            Self::FirstTable => f.write_str("the first of the two tables is unusable, so the second one is used"),
+            Self::BothTables => f.write_str("both tables are unusable"),
             Self::TooMany => write!(f, "it has more than {MOST} partitions"),
             Self::Unreadable(sector) => write!(f, "sector {sector} cannot be read"),
         }

@@ -16,7 +16,7 @@ impl<D: Disk> Tree<D> {
 
     fn try_serve(&mut self, request: &Request<'_>, room: usize) -> Result<Answer, Errno> {
         let start = self.inner.get_mut().nodes.slot(request.directory);
-        // For a file, only this tells the caller that it is gone.
+        // For a file that is open, nothing else reports that it is gone.
         let is_of_file = matches!(request.op, op::READ | op::WRITE | op::CUT | op::SYNC);
         let start = start.ok_or(if is_of_file { Errno::ESTALE } else { Errno::ENOENT })?;
         if request.has_no_path() {

@@ -161,9 +161,9 @@ impl Clock for RealTime {
 
 fn report(news: News) {
     match news {
-        News::Damaged(times) => eprintln!("fat: a file system is damaged ({times} times) and stays for reading only"),
+        News::Damaged(times) => eprintln!("fat: a file system is damaged (errors: {times}) and remains read-only"),
         News::Unchecked(error) => {
-            eprintln!("fat: a file system cannot be checked, and stays for reading only: {error}")
+            eprintln!("fat: a file system cannot be checked and remains read-only: {error}")
         }
     }
 }
@@ -201,7 +201,7 @@ impl Serve for Server {
     fn rest(&mut self) {
         for tree in &mut self.trees {
             if let Err(error) = tree.sync() {
-                eprintln!("fat: what was changed cannot be written: {error}");
+                eprintln!("fat: changes cannot be written back: {error}");
             }
         }
         self.changed = None;

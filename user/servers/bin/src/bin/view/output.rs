@@ -31,8 +31,8 @@ impl Output {
         Ok(())
     }
 
-    /// Writes records of one kind of `QUIRE_INFO`, in as many frames as necessary. In the frames after the first one,
-    /// `about` counts on from there.
+    /// Writes records of one kind of `QUIRE_INFO`, in as many frames as necessary. Each frame after the first one
+    /// contains the records that follow those of the previous frame.
     pub fn records<T: Pod>(&mut self, kind: usize, about: u64, records: impl Iterator<Item = T>) -> Result<(), Errno> {
         let mut bytes = alloc::vec::Vec::new();
         for record in records {
