@@ -1,5 +1,5 @@
-//! The word of a call under loom: a caller that gives up beside a server that answers, and beside a later reply to an
-//! earlier call. What either side writes to the caller's registers is a race on a cell if both may.
+//! The word of a call under loom: a caller that gives up while a server answers, and while a late reply to an earlier
+//! call arrives. If both sides may write to the caller's registers, loom detects a race on a cell.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
@@ -16,7 +16,7 @@ mod word;
 
 use word::{Generation, Outcome, Word};
 
-/// A caller: its word, its registers, and whether it has ended, after which nobody may come to wake it.
+/// A caller: its word, its registers, and whether it has ended, after which nobody may wake it.
 struct Caller {
     word: Word,
     registers: UnsafeCell<u64>,
@@ -33,12 +33,12 @@ fn caller() -> Arc<Caller> {
     Arc::new(caller)
 }
 
-/// What a server does with a reply.
+/// A server's use of a reply.
 fn answer(caller: &Caller, call: Generation, with: u64) -> bool {
     use loom::sync::atomic::Ordering::SeqCst;
     let is_awaited = caller.word.begin_answer(call, thread::yield_now);
     if is_awaited {
-        // SAFETY: the right to write is ours.
+        // SAFETY: this thread has the right to write.
         caller.registers.with_mut(|to| unsafe { *to = with });
         assert!(!caller.has_ended.load(SeqCst), "the caller ended before it was woken");
         caller.word.end_answer(call, Outcome::Answered);
@@ -46,7 +46,7 @@ fn answer(caller: &Caller, call: Generation, with: u64) -> bool {
     is_awaited
 }
 
-/// The caller waits for a while, then gives up; what it got.
+/// The caller waits for a while, then gives up; returns what it got.
 fn wait_or_give_up(caller: &Caller, call: Generation) -> Option<u64> {
     let spin = thread::yield_now;
     let outcome = caller
@@ -74,7 +74,7 @@ fn a_caller_has_the_answer_or_has_given_up() {
         });
         let got = wait_or_give_up(&caller, call);
         // From here on the registers are used for something else.
-        // SAFETY: as the model says, or loom complains.
+        // SAFETY: the model has shown that nobody else may; otherwise loom complains.
         caller.registers.with_mut(|registers| unsafe { *registers = 7 });
         caller.has_ended.store(true, SeqCst);
         assert_eq!(server.join().unwrap(), got == Some(1));
@@ -130,7 +130,7 @@ fn of_two_that_answer_one_does() {
     });
 }
 
-/// A server that moves something, then answers; the caller gives up at any moment, and is left alone from then on.
+/// A server moves something, then answers; the caller may give up at any moment, and is left alone from then on.
 #[test]
 fn who_is_at_work_on_a_caller_holds_it() {
     loom::model(|| {
@@ -141,7 +141,7 @@ fn who_is_at_work_on_a_caller_holds_it() {
             move || {
                 let moved = caller.word.begin_answer(call, thread::yield_now);
                 if moved {
-                    // SAFETY: the right to write is ours.
+                    // SAFETY: this thread has the right to write.
                     caller.registers.with_mut(|to| unsafe { *to = 3 });
                     caller.word.retreat(call);
                 }
@@ -149,7 +149,7 @@ fn who_is_at_work_on_a_caller_holds_it() {
             }
         });
         let got = wait_or_give_up(&caller, call);
-        // SAFETY: as the model says, or loom complains.
+        // SAFETY: the model has shown that nobody else may; otherwise loom complains.
         caller.registers.with_mut(|registers| unsafe { *registers = 7 });
         let (moved, answered) = server.join().unwrap();
         assert_eq!(answered, got == Some(1));
@@ -157,7 +157,7 @@ fn who_is_at_work_on_a_caller_holds_it() {
     });
 }
 
-/// Two threads of a server, of which one moves something while the other answers: the answer is not lost.
+/// Two threads of a server, one of which moves something while the other one answers: the answer is not lost.
 #[test]
 fn an_answer_waits_for_who_is_at_work() {
     loom::model(|| {

@@ -1,4 +1,4 @@
-//! Random operations beside a model that knows each byte's locks; flocks and circles of waits by example.
+//! Random operations compared with a model that knows the locks of each byte; flocks and circular waits by example.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -7,11 +7,11 @@ use crate::tree::Node;
 use crate::waits::STEPS;
 use crate::{Edge, Flock, Flocks, Kind, Lock, Owner, Range, Records, Spare, Waits};
 
-/// Bytes of the model's file. Its last byte stands for the last byte of all.
+/// The number of bytes of the model's file. Its last byte stands for the last byte of any file.
 const BYTES: usize = 24;
 const OWNERS: usize = 4;
 
-/// For each owner and byte the lock there.
+/// The lock of each owner on each byte.
 type Model = [[Option<Kind>; BYTES]; OWNERS];
 
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ fn is_blocked(model: &Model, owner: usize, bytes: core::ops::RangeInclusive<usiz
     (0..OWNERS).filter(|other| *other != owner).any(|other| model[other][bytes.clone()].iter().any(excludes))
 }
 
-/// Every owner's locks as the model has them: the longest runs of one kind.
+/// Every owner's locks according to the model: the longest runs of one kind.
 fn runs(model: &Model) -> Vec<(u64, u64, u64, Kind)> {
     let mut runs = Vec::new();
     for (owner, bytes) in model.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The table alone, and with a server among threads that take turns.
+//! The table alone, and with a server and threads that take turns.
 
 use std::boxed::Box;
 use std::cell::Cell;
@@ -58,7 +58,7 @@ fn what_is_found_was_put_there() {
     }
     assert_eq!(found, cache.count());
     assert_eq!(cache.allocations(), 2 * found);
-    // Most places are taken: names are spread.
+    // Most sets are in use: names are spread evenly.
     assert!(found > 1900, "{found}");
     cache.purge(|entry| entry.directory() == 3, || ());
     assert!((0..10_000).all(|n| cache.get(3, &name(n / 7), 1).is_none()));
@@ -98,22 +98,22 @@ fn an_answer_from_before_a_change_is_not_kept() {
     assert!(!changes.may_keep(&last) && changes.generation() == 0);
 }
 
-/// What may be left out, for the test of the test.
+/// Steps that can be omitted, to test the test.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     None,
-    /// The name is not taken out before it is changed.
+    /// The name is not removed before it is changed.
     KeepsOld,
-    /// Answers are kept whatever has changed.
+    /// Answers are cached whatever has changed.
     KeepsAny,
-    /// The name is taken out after the server was asked.
+    /// The name is removed after the server was asked.
     RemovesLate,
 }
 
 const NAMES: u64 = 3;
 
-/// A server: a version for each name, which each change makes a higher one; and what a change that its caller did not
-/// wait for will do.
+/// A server: a version for each name, which each change increments; and the pending effect of a change whose caller did
+/// not wait for it.
 #[derive(Default)]
 struct Server {
     versions: [u64; NAMES as usize],
@@ -121,7 +121,7 @@ struct Server {
 }
 
 impl Server {
-    /// One request after the other: what is late is done before the next one.
+    /// One request after the other: a pending change is made before the next request.
     fn receive(&mut self) {
         if let Some(late) = self.late.take() {
             self.versions[late] += 1;
@@ -195,10 +195,10 @@ impl World {
     }
 }
 
-/// How often somebody found less than was seen before, and how often something was found in the cache.
+/// How often a thread found a lower version than one seen before, and how often a name was found in the cache.
 fn play(seed: u64, fault: Fault) -> (u64, u64) {
     static MACHINE: Mutex<Option<M>> = Mutex::new(None);
-    // (Its CPUs are for one play at a time.)
+    // (Its CPUs can be used by one play at a time.)
     let mut held = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let machine = *held.get_or_insert_with(|| Sim::with_mib(16));
     let world = World {

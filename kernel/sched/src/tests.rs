@@ -1,4 +1,4 @@
-//! A CPU in model time: hogs, sleepers, policies, and a model of what may be picked.
+//! A CPU in model time: hogs, sleepers, policies, and a model of which thread may be picked.
 
 use std::ptr::NonNull;
 
@@ -53,7 +53,7 @@ impl Cpu {
         self.enter(share, Enters::Woken)
     }
 
-    /// Runs what runs for a time.
+    /// Lets the running thread run for a time.
     fn pass(&mut self, ns: u64) {
         self.now += ns;
         if let Some(share) = self.running {
@@ -100,7 +100,7 @@ impl Cpu {
     }
 }
 
-/// What each of some hogs has run after a number of ticks.
+/// How long each of some hogs has run after a number of ticks.
 fn run(cpu: &mut Cpu, hogs: &[&'static Share], ticks: u64) -> Vec<u64> {
     let mut spent = vec![0; hogs.len()];
     for _ in 0..ticks {
@@ -116,7 +116,7 @@ fn run(cpu: &mut Cpu, hogs: &[&'static Share], ticks: u64) -> Vec<u64> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whoever always wants to run gets its weight's part, within some of its requests.
+    /// A thread that always wants to run gets the share of its weight, within a few of its requests.
     #[test]
     fn hogs_share_by_weight(values in prop::collection::vec(-20i8..=19, 1..12)) {
         let mut cpu = Cpu::new(0);
@@ -131,8 +131,8 @@ proptest! {
         }
     }
 
-    /// With threads that come, sleep and yield at random, whoever is picked has no more than its due, unless nobody has
-    /// less; and nobody who is eligible and earlier waits.
+    /// With threads that arrive, sleep and yield at random, the picked thread has no more than its due, unless no
+    /// thread has less; and no eligible thread with an earlier deadline waits.
     #[test]
     fn the_earliest_eligible_runs(steps in prop::collection::vec((0u8..4, 0usize..6, 1u64..3 * SLICE), 1..300)) {
         let mut cpu = Cpu::new(0);
@@ -181,7 +181,7 @@ fn who_slept_preempts_hogs_soon_and_gains_nothing_else() {
     hogs.iter().for_each(|hog| _ = cpu.wake(hog));
     run(&mut cpu, &hogs, 100);
     let (mut spent, mut waits) = (0, 0);
-    // A new thread has no more than all others.
+    // A new thread gets no more than all others.
     assert_eq!(cpu.wake(sleeper), Preempts::No);
     while !cpu.is(sleeper) {
         cpu.pass(SLICE);
@@ -190,11 +190,11 @@ fn who_slept_preempts_hogs_soon_and_gains_nothing_else() {
     cpu.sleep();
     run(&mut cpu, &hogs, 12);
     for _ in 0..50 {
-        // It needs 1 % of the CPU: it is the next one whenever it comes.
+        // It needs 1 % of the CPU: it runs next whenever it wakes.
         cpu.tick();
         cpu.pass(SLICE / 8);
         if cpu.wake(sleeper) != Preempts::Soon {
-            // Somebody has an earlier deadline: the rest of a request that was cut short.
+            // Another thread has an earlier deadline: the rest of an interrupted request.
             waits += 1;
             cpu.pass(SLICE);
         }
@@ -205,7 +205,7 @@ fn who_slept_preempts_hogs_soon_and_gains_nothing_else() {
         run(&mut cpu, &hogs, 12);
     }
     assert!(spent < cpu.now / 10 && waits < 20, "{waits}");
-    // It wants all now: it had a slice in hand, and then its part as all others.
+    // Now it wants the whole CPU: it gets the slice that it is behind, and then its share like all others.
     cpu.wake(sleeper);
     let all: Vec<_> = hogs.iter().copied().chain([sleeper]).collect();
     let parts = run(&mut cpu, &all, 600);
@@ -393,7 +393,7 @@ fn a_sleeper_beside_one_hog_is_served_when_it_wakes() {
     }
 }
 
-/// What a hog has of a CPU beside another one, once it runs as it does now.
+/// The share of a CPU that a hog gets next to another one, once both run steadily.
 fn part_beside_another(cpu: &mut Cpu, hog: &'static Share) -> f64 {
     let other = share(Class::NORMAL);
     cpu.wake(other);
@@ -411,7 +411,7 @@ fn who_was_handed_a_turn_after_a_long_sleep_is_due_no_more_than_others() {
     cpu.wake(client);
     cpu.sleep();
     run(&mut cpu, &[client], 5000);
-    // The client calls: it sleeps, and the server runs in its place.
+    // The client calls: it sleeps, and the server runs in its turn.
     cpu.running = Some(server);
     let part = part_beside_another(&mut cpu, server);
     assert!((0.4..0.6).contains(&part), "{part}");
@@ -446,8 +446,8 @@ fn whoever_slept_long_preempts_hogs_whatever_came_and_went_before() {
         let hogs: Vec<_> = (0..count).map(|_| share(Class::NORMAL)).collect();
         let sleeper = share(Class::NORMAL);
         hogs.iter().for_each(|hog| _ = cpu.wake(hog));
-        // Each of these has a slice, and leaves for ever: it has had more than its due, which is none of the hogs'
-        // concern.
+        // Each of these threads runs for a slice, and leaves for good: it has had more than its due, which must not
+        // affect the hogs.
         for _ in 0..50 {
             let guest = share(Class::NORMAL);
             cpu.wake(guest);
@@ -462,7 +462,7 @@ fn whoever_slept_long_preempts_hogs_whatever_came_and_went_before() {
             run(&mut cpu, &hogs, 2 * count as u64 + round % 3);
             cpu.tick();
             cpu.pass(SLICE / 8 + round % 8 * SLICE / 9);
-            // (When it is new it is not behind.)
+            // (A new thread is not behind.)
             let preempts = cpu.wake(sleeper);
             assert!(preempts == Preempts::Soon || round == 0, "beside {count} hogs, round {round}");
             cpu.tick();

@@ -1,4 +1,4 @@
-//! A thread's class and its queue under loom: the class changes while the thread goes from one queue to another.
+//! A thread's class and its queue under loom: the class changes while the thread moves from one queue to another.
 
 use loom::sync::{Arc, Mutex};
 use loom::thread;
@@ -16,7 +16,7 @@ use place::Place;
 const OLD: u64 = 1;
 const NEW: u64 = 2;
 
-/// A thread, and two queues: what each has placed it by, if it is there.
+/// A thread, and two queues: the value by which each has placed it, if it is there.
 struct Queues {
     place: Place,
     placed: [Mutex<Option<u64>>; 2],
@@ -54,7 +54,7 @@ fn queues() -> Arc<Queues> {
     Arc::new(Queues { place: Place::new(OLD), placed: [Mutex::new(None), Mutex::new(None)] })
 }
 
-/// Runs it beside a change: afterwards the thread is in the second queue alone, by its new class.
+/// Runs `beside` concurrently with a change: afterwards the thread is only in the second queue, by its new class.
 fn beside_a_change(before: fn(&Queues), beside: fn(&Queues)) {
     loom::model(move || {
         let queues = queues();

@@ -1,4 +1,4 @@
-//! Queues and garbage beside simple models; addresses by example.
+//! Queues and garbage compared with simple models; addresses by example.
 
 use std::collections::VecDeque;
 
@@ -13,9 +13,9 @@ use crate::{Address, Graph, Message, Name, Queue, garbage};
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Push(usize),
-    /// Claims, reads so many bytes, and gives back what is left.
+    /// Claims a message, reads this many bytes, and gives back the rest.
     Read(usize),
-    /// Claims; pushes another message; gives back.
+    /// Claims a message; pushes another one; gives the first one back.
     Peek(usize),
     PeekAll(usize),
     Take,
@@ -93,7 +93,7 @@ fn run(steps: &[Step]) {
     }
 }
 
-/// For each socket: references from outside, and references that wait at it.
+/// For each socket: the number of references from outside, and the references that wait at it.
 struct Sockets(Vec<(usize, Vec<usize>)>);
 
 impl Graph for Sockets {

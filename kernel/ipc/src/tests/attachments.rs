@@ -1,5 +1,6 @@
-//! What messages carry, against a model: each handle has one owner at each step, whatever callers and servers do and
-//! whenever they go; a call that carries nothing finds nothing of an earlier one; news of one kind do not hide others.
+//! Attachments of messages, against a model: each handle has one owner at each step, whatever callers and servers do
+//! and whenever they end; a call without attachments has none of an earlier call's; news of one kind does not hide
+//! other kinds.
 
 use std::collections::BTreeMap;
 use std::vec::Vec;
@@ -15,7 +16,7 @@ use quire_mm::sync::{Rank, SpinLock};
 use super::{M, endpoint, machine, record, registers, write};
 use crate::{Item, Outcome, Received, Receiver, Refused, Reply, Saved, Sent, check, transfer};
 
-/// A handle that knows who it is, and that ends once.
+/// A handle with an identity, which is dropped exactly once.
 struct Thing {
     id: u64,
     rights: u32,
@@ -41,7 +42,7 @@ fn table() -> Table {
     SpinLock::new(machine(), Rank::Descriptors, Slots::new())
 }
 
-/// The place of a number: one more than it.
+/// The index of a number: one less than the number.
 fn place(_: &Slots<Thing>, number: u32) -> Result<usize, Errno> {
     Ok(number as usize - 1)
 }
@@ -63,7 +64,7 @@ fn insert(table: &Table, thing: Thing) -> Option<usize> {
     }
 }
 
-/// What a table has: the things' names and rights by their places.
+/// The contents of a table: the things' identities and rights, by index.
 fn contents(table: &Table) -> BTreeMap<usize, (u64, u32)> {
     let slots = table.lock();
     let mut next = 0;
@@ -94,8 +95,8 @@ fn attached() -> impl Strategy<Value = [AttachedHandle; HANDLES]> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 300 }))]
-    /// All handles of a message move, with their rights, to the lowest free numbers, or nothing changes and it is said
-    /// why.
+    /// Either all handles of a message move, with their rights, to the lowest free numbers, or an error is returned and
+    /// nothing changes.
     #[test]
     fn a_transfer_is_all_or_nothing(
         sizes in prop::array::uniform3(0..MOST + 5),
@@ -169,7 +170,7 @@ proptest! {
     }
 }
 
-/// Tables that threads move handles between in both directions: nothing is lost, and nobody waits for ever.
+/// Threads move handles between two tables in both directions: nothing is lost, and nobody waits for ever.
 #[test]
 fn two_that_exchange_handles_do_not_wait_for_each_other() {
     let tables: [&'static Table; 2] = [(); 2].map(|()| &*std::boxed::Box::leak(std::boxed::Box::new(table())));
@@ -253,7 +254,7 @@ fn a_call_has_its_own_cargo_and_no_other() {
     assert_eq!(carried(&carrying.reply), None);
     drop(plain.reply);
     plain.record.finish(plain.generation);
-    // What was loaded for a call that was not made.
+    // Attachments that were loaded for a call that was not made.
     plain.record.load(attachments(6));
     plain.record.unload();
     let plain = held(plain.endpoint, plain.record, 0);
@@ -279,7 +280,7 @@ fn an_answer_brings_all_or_is_none() {
     assert_eq!((unsafe { *call.registers }, call.record.outcome(machine())), (before, None));
     let saved = Saved::try_new(&call.endpoint, call.reply, 9).ok().unwrap().unwrap();
     assert_eq!(saved.answer_with(&[8; 11], |_| Err(()), |_| roused += 1), Some(Err(())));
-    // It is still known to the caller.
+    // The caller still knows the saved reply.
     call.endpoint.interrupt(&call.record);
     assert_eq!(news(&call.endpoint), Some((received::INTERRUPTED, 9)));
     let mut from = [8; 11];
@@ -301,7 +302,7 @@ fn news_do_not_hide_each_other() {
     let saved = Saved::try_new(&call.endpoint, call.reply, 4).ok().unwrap().unwrap();
     assert_eq!(news(&call.endpoint), Some((received::INTERRUPTED, 4)));
     call.endpoint.interrupt(&call.record);
-    // News that nobody has received outlive an answer that fails.
+    // News that nobody has received stays after an answer that fails.
     assert_eq!(saved.answer_with(&[0; 11], |_| Err(()), |_| ()), Some(Err(())));
     assert_eq!(news(&call.endpoint), Some((received::INTERRUPTED, 4)));
     assert_eq!(news(&call.endpoint), Some((received::READY, 4)));

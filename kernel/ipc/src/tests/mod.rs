@@ -28,12 +28,12 @@ fn record() -> KArc<Call<M>> {
     Call::try_new(machine().this_thread()).unwrap()
 }
 
-/// Registers of a thread, at an address that stays.
+/// A thread's registers, at an address that does not change.
 fn registers() -> *mut Registers {
     Box::leak(Box::new([0xbad; 11]))
 }
 
-/// A message that can be told from others.
+/// Writes a message that can be distinguished from others.
 fn write(registers: *mut Registers, label: u64) {
     // SAFETY: a test's registers live for ever, and nobody else writes to them now.
     let to = unsafe { &mut *registers };
@@ -43,7 +43,7 @@ fn write(registers: *mut Registers, label: u64) {
     to[10] = 6;
 }
 
-/// The label of a message that [`write`] wrote, and that came over whole.
+/// The label of a message from [`write`], which must have arrived complete.
 fn read(registers: *mut Registers) -> u64 {
     // SAFETY: as in `write`.
     let from = unsafe { &*registers };
@@ -64,7 +64,7 @@ fn what_carries_nothing_is_zero() {
     }
 }
 
-/// While an endpoint dies it has receivers left, but nobody is given a call there.
+/// A dying endpoint still has receivers, but a call must not be handed over to them.
 #[test]
 fn nothing_is_handed_over_to_a_dying_endpoint() {
     let endpoint = endpoint();

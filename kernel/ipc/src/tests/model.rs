@@ -1,5 +1,5 @@
-//! Random steps of clients and servers at one endpoint, beside queues of the standard library. Nobody sleeps: a step
-//! leaves everybody in a state that both sides agree on.
+//! Random steps of clients and servers at one endpoint, compared with queues of the standard library. Nobody sleeps:
+//! after each step both sides must agree on everybody's state.
 
 use std::boxed::Box;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,7 +23,7 @@ enum Step {
     /// Whether the other side's thread can be claimed.
     HandOver(usize, bool),
     HandBack(usize, bool),
-    /// A client or a server that is parked wakes, and sleeps again.
+    /// A parked client or server wakes, and sleeps again.
     ResumeClient(usize),
     ResumeServer(usize),
     GiveUp(usize),
@@ -60,7 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the model knows of a client's call.
+/// The state of a client's call in the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Idle,
@@ -69,7 +69,7 @@ enum Fate {
     Over(Outcome, u64),
 }
 
-/// What the model knows a server was given.
+/// What a server was given, according to the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Gift {
     Call { client: usize, label: u64, events: u64 },
@@ -83,7 +83,7 @@ struct Client {
     generation: Option<Generation>,
     fate: Fate,
     label: u64,
-    /// How many calls it has begun: tells a saved reply of an earlier one.
+    /// How many calls it has begun: distinguishes a saved reply of an earlier one.
     calls: u64,
     token: Option<u64>,
     is_interrupted: bool,
@@ -92,10 +92,10 @@ struct Client {
 
 struct Server {
     receiver: Option<Box<Receiver<M>>>,
-    /// The one that it is parked with; `None` while `receiver` is that.
+    /// The receiver that it is parked with; `None` while that is `receiver`.
     spare: Option<Box<Receiver<M>>>,
     registers: *mut Registers,
-    /// It has its receive ended by whoever claims it.
+    /// Whether whoever claims it ends its receive.
     is_parked: bool,
     gift: Option<Gift>,
     reply: Option<(Reply<M>, usize, u64)>,
@@ -173,7 +173,7 @@ impl World {
         (events != 0).then_some(Gift::Word { kind: received::EVENTS, label: 0, events })
     }
 
-    /// Something has come: the server that has waited longest is given it.
+    /// Gives the new call or news to the server that has waited longest.
     fn serve(&mut self) {
         if let Some(server) = self.waiting.pop_front() {
             let gift = self.take();
@@ -191,7 +191,7 @@ impl World {
         write(c.registers, label);
         (c.label, c.calls, c.token, c.is_interrupted, c.is_parked) = (label, c.calls + 1, None, false, false);
         let mut roused = 0;
-        // SAFETY: the registers live for ever, and this thread goes on with the client as the model says.
+        // SAFETY: the registers live for ever, and this thread continues with the client as the model requires.
         let sent = unsafe { self.endpoint.call(&c.record, c.registers, client as u64, |_| roused += 1) };
         if self.is_dead {
             assert_eq!(sent, Err(Errno::EPIPE));
@@ -297,7 +297,7 @@ impl World {
         self.end(client, call, Outcome::Answered, label);
         let c = &mut self.clients[client];
         if is_awaited && can && c.is_parked {
-            // Whoever claimed it has ended its call, too.
+            // Whoever claimed it has also ended its call.
             assert_eq!((c.record.outcome(machine()), read(c.registers)), (None, label));
             (c.fate, c.generation) = (Fate::Idle, None);
         }
@@ -370,7 +370,7 @@ impl World {
             return;
         }
         let receiver = Box::new(Receiver::new(machine().this_thread(), s.registers));
-        // SAFETY: the box and the registers stay where they are until the receiver has left.
+        // SAFETY: the box and the registers do not move before the receiver has left.
         let received = unsafe { self.endpoint.receive(&receiver, may_wait) };
         if self.is_dead {
             assert_eq!(received.err(), Some(Errno::EPIPE));
@@ -390,10 +390,10 @@ impl World {
         }
     }
 
-    /// A server has in hand what the model says.
+    /// Checks that a server has received what the model says.
     fn given(&mut self, server: usize, received: Received<M>) {
         let s = &mut self.servers[server];
-        // SAFETY: nobody writes to a server's registers that does not wait.
+        // SAFETY: nobody writes to the registers of a server that does not wait.
         let got = unsafe { *s.registers };
         match (s.gift.take(), received) {
             (Some(Gift::Call { client, label, events }), Received::Call(reply)) => {
@@ -428,7 +428,7 @@ impl World {
         }
     }
 
-    /// Whether a reply is to a call that waits for it; if so, the call is over.
+    /// Ends a call; returns whether the reply was to a call that waited for it.
     fn end(&mut self, client: usize, call: u64, outcome: Outcome, label: u64) -> bool {
         let c = &mut self.clients[client];
         let is_awaited = c.fate == Fate::Held && c.calls == call;
@@ -509,7 +509,7 @@ impl World {
         }
     }
 
-    /// Each party takes what it was given, as a thread that was roused does; both sides agree on who was given
+    /// Each party takes what it was given, like a thread that was roused; both sides must agree on who was given
     /// something.
     fn settle(&mut self) {
         for server in 0..SERVERS {
@@ -557,7 +557,7 @@ impl World {
         self.settle();
     }
 
-    /// All go: nobody is left in a queue, and every record has one owner.
+    /// All parties leave: no queue has an entry any more, and every record has one owner.
     fn end_all(&mut self) {
         for server in 0..SERVERS {
             self.leave(server);

@@ -20,7 +20,7 @@ fn rouse(thread: usize) {
     unsafe { machine().unpark(thread) };
 }
 
-/// Calls, waits and gives up now and then; how often it was answered. Each answer is its question plus one.
+/// Calls, waits, and gives up now and then; returns how often it was answered. Each answer is its question plus one.
 fn client(endpoint: &Endpoint<M>, seed: u64) -> u64 {
     let (record, registers) = (record(), registers());
     let mut answered = 0;
@@ -50,7 +50,7 @@ fn client(endpoint: &Endpoint<M>, seed: u64) -> u64 {
     answered
 }
 
-/// Receives and answers, some at once, some later, and drops a few; how many it answered to somebody.
+/// Receives and answers, some calls at once, some later, and drops a few; returns how many answers reached a caller.
 fn server(endpoint: &KArc<Endpoint<M>>, drops: &AtomicU64) -> u64 {
     let registers = registers();
     let mut saved = Vec::new();

@@ -153,7 +153,7 @@ fn a_run_of_pages_comes_back_as_the_blocks_that_it_makes_up() {
             assert!(frames.page(Pfn(pfn)).is_free_block(order), "page {pfn}");
         }
         assert_eq!(area.free, 34);
-        // Frames inside a block are no heads: no later merge takes one for a head.
+        // Frames inside a block are not heads, so no later merge takes one for a head.
         assert!((2065..2080).all(|pfn| frames.page(Pfn(pfn)).state() == crate::page::PageState::Absent));
         area.free_run(frames, Pfn(2048), 3);
         area.free_run(frames, Pfn(2085), 3072 - 2085);

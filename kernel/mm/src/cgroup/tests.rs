@@ -1,4 +1,4 @@
-//! The tree of groups, and its books.
+//! The tree of groups, and its counts.
 
 use std::collections::BTreeMap;
 use std::vec;
@@ -19,7 +19,7 @@ impl Groups<&'static Sim> {
         self.stocks.iter().map(|stock| stock.look().1).sum()
     }
 
-    /// What is charged is what the records say; nobody charges meanwhile.
+    /// Checks that charges match the records; nobody charges meanwhile.
     ///
     /// # Panics
     /// If it is not.
@@ -128,7 +128,7 @@ fn pressure_is_full_while_nobody_in_the_group_gets_on() {
     groups.runs(0, in_b, || 400);
     assert_eq!(all(500), [(400, 100), (400, 200), (400, 300)]);
     groups.runs(0, STALLED | in_b, || 500);
-    // One in the root stalls, too.
+    // A thread of the root stalls, too.
     groups.begin_stall(2, 0, 600);
     assert_eq!(all(700), [(600, 300), (600, 400), (600, 500)]);
     groups.end_stall(0, b.key().id(), in_b, 700);
@@ -145,7 +145,7 @@ fn a_group_whose_thread_stalls_keeps_its_number() {
     let b = groups.make(a.key(), b"b").unwrap();
     let key = b.key();
     groups.begin_stall(0, key.id(), 100);
-    // Its process has moved on meanwhile.
+    // Its process has moved to another group meanwhile.
     groups.remove(key).unwrap();
     drop(b);
     assert_ne!(groups.make(Key::ROOT, b"other").unwrap().key().id(), key.id());
@@ -166,7 +166,7 @@ fn groups_lie_in_each_other_up_to_a_depth() {
     assert_eq!(groups.make(at, b"x").map(drop), Err(Refused::TooMany));
 }
 
-/// Numbers are used again; there are fewer than 2^16.
+/// Numbers are reused; there are fewer than 2^16.
 #[test]
 fn numbers_do_not_run_out() {
     let groups = Sim::with_mib(64).groups();
@@ -198,7 +198,7 @@ fn who_rests_is_told_of_the_next_stall_in_its_group() {
     assert!(!stall(b.key().id(), 500), "once");
     assert_eq!(groups.look(Key::ROOT, 600, true).map(|look| look.1), Some(false));
     assert!(stall(other.key().id(), 600), "each stall is the root's");
-    // Who looks and does not rest, or finds a stall, is not told of it.
+    // A caller that does not rest, or finds a stall, is not notified.
     groups.look(a.key(), 700, false);
     assert!(!groups.begin_stall(0, a.key().id(), 700));
     assert_eq!(groups.look(a.key(), 720, true), Some(([50, 50], true)));
@@ -216,7 +216,7 @@ fn a_task_more_than_a_group_above_may_have_is_refused() {
     let (in_a, in_b) = (a.key().id(), b.key().id());
     a.set_limit(Limit::Tasks, 2);
     assert!(groups.charge_task(in_b) && groups.charge_task(in_a) && !groups.charge_task(in_b) && groups.charge_task(0));
-    // (The event is that of the group at its limit, and of those above it.)
+    // (The event counts for the group at its limit, and for those above it.)
     assert_eq!(
         (a.tasks(), b.tasks(), a.events(Event::TasksMax), b.events(Event::TasksMax)),
         ((2, 2), (1, 1), (1, 1), (0, 0))
@@ -264,7 +264,7 @@ fn groups_below_are_limited_in_number_and_depth() {
     assert!(groups.make(b.key(), b"d").is_ok());
 }
 
-/// What the model has of a process.
+/// The state of a process in the model.
 struct Process {
     /// Where its tasks are charged.
     charged: usize,
@@ -274,10 +274,10 @@ struct Process {
     is_frozen: bool,
 }
 
-/// A step of the model: which process and which group it is about, and what happens.
+/// A step of the model: the process and the group that it is about, and what happens.
 type Step = (usize, usize, u8);
 
-/// Groups by place: 0 is the root, and each has the parent that is named here.
+/// Groups by index: 0 is the root, and the others have the parents given here.
 const PARENTS: [usize; 7] = [0, 0, 1, 2, 1, 0, 5];
 
 fn is_within(mut group: usize, of: usize) -> bool {
@@ -289,8 +289,7 @@ fn is_within(mut group: usize, of: usize) -> bool {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-    /// Tasks, and the states of groups and their changes, are what a model says that looks at everything after each
-    /// step.
+    /// Tasks, and the states of groups and their changes, match a model that recomputes everything after each step.
     #[test]
     fn tasks_and_states_are_those_of_a_model(steps in prop::collection::vec((0_usize..12, 1_usize..7, 0_u8..16), 1..80)) {
         let groups = Sim::with_mib(16).groups();
@@ -315,7 +314,7 @@ proptest! {
             let above = |of: usize| core::iter::successors(Some(of), |at| (*at != 0).then(|| PARENTS[*at])).filter(|at| *at != 0);
             let full = |processes: &[Process], of: usize| above(of).find(|at| count(processes, *at) >= limits[*at]);
             match what {
-                // A process is forked in a group; one that exists already makes a thread.
+                // A process is forked in a group; a process that already exists makes a thread.
                 0..=5 => {
                     let of = processes.get(process).filter(|process| process.lives).map_or(group, |process| process.charged);
                     let full = full(&processes, of);
@@ -334,7 +333,7 @@ proptest! {
                         }
                     }
                 }
-                // One ends, and stays until it is waited for.
+                // A process ends, and stays until it is waited for.
                 6 => if let Some(process) = processes.get_mut(process).filter(|process| process.lives) {
                     if core::mem::take(&mut process.is_frozen) {
                         groups.count_frozen(id(process.charged), -1);
@@ -365,7 +364,7 @@ proptest! {
                     at(group).set_freezes(freezes[group]);
                     (1..7).for_each(|place| at(place).note_state());
                 }
-                // It halts for that, or it goes on.
+                // A process halts to be frozen, or continues.
                 _ => if let Some(process) = processes.get_mut(process).filter(|process| process.lives) {
                     let is_to_be = above(process.charged).any(|at| freezes[at]);
                     prop_assert_eq!(groups.is_freezing(id(process.charged)), is_to_be);
@@ -386,7 +385,7 @@ proptest! {
                 let is_frozen = above(place).any(|at| freezes[at]) && within.all(|process| process.is_frozen);
                 prop_assert_eq!((group.is_populated(), group.is_frozen()), (is_populated, is_frozen));
                 let now = (is_populated, is_frozen);
-                // (A step may change a state twice, as one that moves on to another group below.)
+                // (A step may change a state twice, for instance when a process moves to another group below.)
                 if core::mem::replace(&mut before[place], now) != now {
                     prop_assert!(group.changes() > changes[place]);
                 }

@@ -1,4 +1,4 @@
-//! The store against a model: slots, their contents, and what it takes.
+//! The store against a model: slots, their contents, and the frames that it uses.
 
 use proptest::prelude::*;
 use std::vec::Vec;
@@ -8,7 +8,7 @@ use crate::addr::PhysAddr;
 use crate::frame;
 use crate::sim::Sim;
 
-/// The words of a page of some kind: compressible ones of several sizes, noise, and one word again and again.
+/// The words of a page of some kind: compressible ones of several sizes, noise, and one repeated word.
 fn contents(kind: u8, seed: u64) -> [u64; WORDS] {
     let mut state = seed | 1;
     let mut random = || {
@@ -116,7 +116,7 @@ proptest! {
     }
 }
 
-/// Compressible contents take the room that they need and little more, whatever their size.
+/// Compressible contents take little more room than they need, whatever their size.
 #[test]
 fn packing_wastes_little() {
     for kind in [10, 40, 70, 100, 130, 160] {

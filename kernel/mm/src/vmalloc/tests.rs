@@ -16,11 +16,11 @@ use crate::page_alloc::{self, FailsOnDemand, PageAllocator};
 #[derive(Default)]
 struct Tables {
     entries: Mutex<BTreeMap<usize, usize>>,
-    /// Pages whose translations some CPU may still have.
+    /// Pages for which some CPU may still have a translation.
     stale: Mutex<BTreeSet<usize>>,
     /// Calls of `map` that still succeed; negative for all.
     fuel: AtomicIsize,
-    /// Pages whose caches were flushed, with the frames behind them.
+    /// Pages whose caches were flushed, with their frames.
     cleaned: Mutex<Vec<(usize, usize)>>,
     flushes: AtomicU64,
     held: AtomicU64,
@@ -149,7 +149,7 @@ proptest! {
     fn areas_agree_with_a_model(steps in prop::collection::vec(step(), 1..120)) {
         let machine = fake();
         let space = space(machine, 120);
-        // Each live area with what its pages lead to.
+        // Each live area, with the frames of its pages.
         let mut live: Vec<(VirtAddr, AreaKind, Vec<usize>)> = Vec::new();
         for step in steps {
             match step {
@@ -184,7 +184,7 @@ proptest! {
                 Step::Fuel(fuel) => machine.fuel.store(fuel, Ordering::Relaxed),
                 _ => {}
             }
-            // The tables hold the live areas and nothing else, and next to each there is nothing.
+            // The tables map the live areas and nothing else, so guard pages are unmapped.
             let mut want = BTreeMap::new();
             for (start, kind, pages) in &live {
                 let first = start.page_floor().get();
@@ -266,7 +266,7 @@ fn mismatched_aliases_are_flushed_at_both_ends() {
         // SAFETY: the area is not in use.
         unsafe { space.vunmap(start).unwrap() };
     }
-    // What a mapping that fails halfway has mapped was not used.
+    // The part that was mapped by a mapping that fails halfway was not used.
     machine.fuel.store(1, Ordering::Relaxed);
     assert_eq!(space.vmap(&pfns, KernelAttrs::NON_CACHEABLE), Err(VmError::NoMemory));
     machine.fuel.store(-1, Ordering::Relaxed);
@@ -296,7 +296,7 @@ fn vmallocinfo_goes_from_area_to_area() {
 pub(crate) use frames::run_script;
 
 mod frames {
-    //! Areas with frames of their own, on a machine with memory.
+    //! Areas with their own frames, on a machine with memory.
 
     use std::collections::HashSet;
     use std::sync::Arc;
@@ -309,7 +309,7 @@ mod frames {
         Sim::boot(&SimConfig::new().bank(1 << 30, 16 << 20, 0))
     }
 
-    /// The machine's TLB operations reach the tables' TLB, but for one that is left out.
+    /// The machine's TLB operations reach the tables' TLB, except for one that is omitted.
     struct Invalidates {
         tables: Fake,
         without: Option<Call>,
@@ -342,11 +342,11 @@ mod frames {
         (tables, VmSpace::new(machine, tables, range), calls)
     }
 
-    /// Areas near each other and far from each other end, and others take their addresses; answers the calls that led
-    /// to.
+    /// Areas near each other and far from each other end, and others take their addresses; returns the calls that this
+    /// has caused.
     ///
     /// # Panics
-    /// If addresses are used again before they are invalidated.
+    /// If addresses are reused before they are invalidated.
     pub(crate) fn run_script(without: Option<Call>) -> HashSet<Call> {
         let (_, space, calls) = broken_space(sim(), without);
         let map = |pages| space.ioremap(PhysAddr::new(0), pages * PAGE_SIZE, KernelAttrs::DEVICE).unwrap();

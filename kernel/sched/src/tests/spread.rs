@@ -1,4 +1,4 @@
-//! Several CPUs: threads spread, moves come to an end, and every thread is in one place.
+//! Several CPUs: threads spread, moves come to an end, and every thread is in exactly one place.
 
 use std::ptr::NonNull;
 
@@ -31,7 +31,7 @@ impl Machine {
         (0..self.cpus.len()).map(|cpu| self.load(cpu)).collect()
     }
 
-    /// A slice ends on a CPU, which knows so much of the others; whom it asked, and whether it took a thread.
+    /// Ends a slice on a CPU that knows these loads; returns which CPU it asked, and whether it took a thread.
     fn end_slice(&mut self, cpu: usize, known: &[u64]) -> Option<(usize, bool)> {
         self.now += SLICE;
         let own = self.load(cpu);
@@ -55,8 +55,8 @@ fn weights() -> impl Strategy<Value = Vec<u32>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Each move makes the machine more even, also if a CPU goes by what it saw long ago; at last nobody has anything
-    /// to take.
+    /// Each move makes the machine more even, even if a CPU uses loads that it read long ago; finally no CPU takes
+    /// anything any more.
     #[test]
     fn moves_come_to_an_end(cpus in prop::collection::vec(weights(), 2..8), turns in prop::collection::vec((0usize..8, any::<bool>()), 200)) {
         let squares = |machine: &Machine| machine.loads().iter().map(|load| u128::from(*load).pow(2)).sum::<u128>();
@@ -71,7 +71,7 @@ proptest! {
             prop_assert!(squares(&machine) < before || !moved && squares(&machine) == before);
         }
         let count = machine.cpus.len();
-        // (Each CPU has asked all others by the time that there was no move for this number of slices.)
+        // (If there was no move for this number of slices, each CPU has asked all others.)
         let mut quiet = 0;
         for _ in 0..100_000 {
             quiet += 1;
@@ -92,7 +92,7 @@ proptest! {
         }
     }
 
-    /// Whatever happens to threads, and wherever, each ready one is in one place, and runs if it is waited for.
+    /// Whatever happens to threads, and wherever, each ready one is in exactly one place, and runs eventually.
     #[test]
     fn each_thread_is_in_one_place(steps in prop::collection::vec((0u8..8, 0usize..3, 0usize..8, -20i8..=19), 1..400)) {
         let mut cpus = [0, 1, 2].map(Cpu::new);
@@ -176,13 +176,13 @@ fn loops_spread_evenly() {
     }
 }
 
-/// Loops that are no multiple of the CPUs: over some seconds each has about its part of them. (Without turns one has
-/// twice as much as others.)
+/// Threads whose number is no multiple of the number of CPUs: over some seconds each gets about its share. (Without
+/// turns one would get twice as much as others.)
 #[test]
 fn what_is_left_over_takes_turns() {
     for (cpus, loops) in [(2, 3), (4, 5), (4, 7), (3, 7)] {
         let weight = Class::NORMAL.weight();
-        // Each CPU's threads by number, the first one runs; and the slices that each had.
+        // Each CPU's threads by number, of which the first one runs; and the number of slices of each thread.
         let mut queues = vec![Vec::new(); cpus];
         (0..loops).for_each(|thread| queues[thread % cpus].push(thread));
         let mut paces: Vec<Pace> = queues.iter().map(|_| Pace::new()).collect();
@@ -220,7 +220,7 @@ fn what_is_left_over_takes_turns() {
 }
 
 proptest! {
-    /// A turn makes no CPU busier than the busier one of the two was.
+    /// After a turn neither CPU is busier than the busier one was before.
     #[test]
     fn a_turn_makes_nothing_worse(weight in 1u32..90_000, own in 0u64..1 << 20, other in 0u64..1 << 20) {
         if may_take_turn(weight, own, other) {
@@ -246,7 +246,7 @@ fn a_cpu_that_has_nothing_to_give_does_not_hide_the_next_one() {
 #[test]
 fn whoever_finds_nothing_looks_seldom() {
     let mut pace = Pace::new();
-    // (The last answer says that somebody was asked.)
+    // (The last value says whether another CPU was asked.)
     let looks = |pace: &mut Pace, from: u64| {
         let slices = from..from + 8 * RAREST;
         slices.filter(|at| pace.source(0, at * SLICE, SLICE, 0, [(1, 2048 + at % 2)].into_iter()).is_some()).count()

@@ -1,4 +1,4 @@
-//! Tables of partitions that ordinary tools make, and what remains of them when they are damaged.
+//! Partition tables that ordinary tools make, and what remains of them when they are damaged.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,7 @@ use quire_block::disk::{Disk, SECTOR};
 use quire_block::table::{Damage, Table};
 use quire_block::volume::find;
 
-/// A disk in memory, of which some sectors cannot be read.
+/// A disk in memory, some of whose sectors cannot be read.
 struct Image {
     bytes: Vec<u8>,
     bad: Vec<u64>,
@@ -47,7 +47,7 @@ impl Disk for Image {
 
 const MIB: usize = 1 << 20;
 
-/// The path of a disk of `bytes` bytes with the table that this script of sfdisk's makes.
+/// The contents of a disk of `bytes` bytes with the table that this sfdisk script makes.
 fn disk(name: &str, bytes: usize, script: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, vec![0; bytes]).unwrap();
@@ -71,7 +71,7 @@ fn table_of(bytes: Vec<u8>) -> Table {
     table
 }
 
-/// Number, first sector and how many, of each.
+/// Number, first sector and number of sectors of each partition.
 fn ranges(table: &Table) -> Vec<(u32, u64, u64)> {
     let range = |p: &quire_block::table::Partition| (p.number, p.sectors.start, p.sectors.end - p.sectors.start);
     table.partitions.iter().map(range).collect()
@@ -97,7 +97,7 @@ fn partitions_of_a_table_of_guids_are_found() {
     assert_eq!(ranges(&table), [(1, 2048, 4096), (2, 6144, 8192), (3, 20480, 1)]);
 }
 
-/// Any byte of the first table may be wrong: the second one has everything.
+/// If any byte of the first table is wrong, the second one provides everything.
 #[test]
 fn a_damaged_first_table_of_guids_is_replaced_by_the_second() {
     let whole = disk("first.img", 4 * MIB, "label: gpt\n2048,1024,L\n4096,100,L\n");
@@ -109,7 +109,7 @@ fn a_damaged_first_table_of_guids_is_replaced_by_the_second() {
         bytes[at] ^= 0x40;
         let table = table_of(bytes.clone());
         assert_eq!((ranges(&table), &table.damage[..]), (good.clone(), &[Damage::FirstTable][..]), "byte {at}");
-        // With the second one damaged too there is nothing, and no older table is believed.
+        // If the second one is damaged too, there are no partitions, and an older table is not used.
         let last = bytes.len() - SECTOR;
         bytes[last + 16] ^= 1;
         let table = table_of(bytes);
@@ -137,7 +137,7 @@ fn set(bytes: &mut [u8], sector: usize, at: usize, word: u32) {
 fn chains_that_go_nowhere_end() {
     let whole = disk("chain.img", 16 * MIB, LOGICAL);
     let good = ranges(&table_of(whole.clone()));
-    // Each logical partition's own sector lies before it; the second entry leads to the next one.
+    // Each logical partition's own sector precedes it; the second entry leads to the next one.
     let own: Vec<usize> = (8192..32768).filter(|n| whole[n * SECTOR + 510..][..2] == [0x55, 0xaa]).collect();
     assert_eq!(own.len(), 3);
     let second = 446 + 16;
@@ -154,7 +154,7 @@ fn chains_that_go_nowhere_end() {
     damaged("to no table", own[0], second + 8, 7, 4, Damage::Chain(own[0] as u64 + 7));
     damaged("a partition beyond it", own[0], 446 + 12, 1 << 30, 3, Damage::Outside(5));
     damaged("an extended one beyond the disk", 0, 446 + 32 + 12, 1 << 30, 2, Damage::Outside(3));
-    // Two that lead to each other.
+    // Two sectors that lead to each other.
     let mut bytes = whole.clone();
     set(&mut bytes, own[2], second + 8, (own[1] - own[0]) as u32);
     bytes[own[2] * SECTOR + second + 4] = 5;
@@ -174,7 +174,7 @@ fn what_overlaps_or_lies_outside_is_left_out() {
     assert_eq!(table.damage, [Damage::Overlaps(2), Damage::Outside(3)]);
 }
 
-/// The first sector of a file system ends as a table does.
+/// The first sector of a file system ends like a table.
 #[test]
 fn a_file_system_is_no_table() {
     let mut bytes = vec![0; MIB];

@@ -1,4 +1,4 @@
-//! The files and directories, of groups that are made up.
+//! The files and directories of simulated groups.
 
 use std::cell::RefCell;
 
@@ -380,7 +380,7 @@ fn files_are_roots_and_read_by_all() {
     );
 }
 
-/// A list that is read in pieces has each name once.
+/// A list that is read in pieces contains each name once.
 #[test]
 fn lists_go_on_where_they_ended() {
     let machine = Machine::new();

@@ -1,5 +1,5 @@
-//! Power cuts: the disk has what was written before any write of a script, and nothing after it. What was synced is
-//! there, and the host's fsck finds no more than what such a disk may have.
+//! Power failures: the disk contains everything written before some write of a script, and nothing after it. What was
+//! synced must be there, and the host's fsck must find only defects that such a disk may have.
 
 mod common;
 
@@ -10,7 +10,7 @@ fn content(name: &str, len: usize) -> Vec<u8> {
     name.bytes().cycle().take(len).collect()
 }
 
-/// What must not be: clusters of two files.
+/// Defects that must not occur: clusters of two files, and the like.
 const FORBIDDEN: [&str; 4] = ["share clusters", "Bad short file name", "Start does point to root", "loop"];
 
 #[test]
@@ -40,7 +40,7 @@ fn a_power_cut_at_any_write_leaves_what_was_synced() {
         let writes = whole.image.0.borrow().writes;
         for after in 0..writes {
             let mut cut = mounted(synced.clone()).unwrap();
-            // (Whatever is written after the cut fails, so nothing else reaches the disk.)
+            // (Whatever is written after the power failure fails, so nothing else reaches the disk.)
             cut.image.0.borrow_mut().fails_after = Some(after);
             let _ = script(&mut cut);
             let bytes = cut.bytes();

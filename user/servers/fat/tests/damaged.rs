@@ -1,5 +1,5 @@
-//! Damaged file systems: right answers or errors, an end in any case, and never a write that destroys what another file
-//! has.
+//! Damaged file systems: correct answers or errors, no endless loops, and never a write that destroys the contents of
+//! another file.
 
 mod common;
 
@@ -12,11 +12,11 @@ use quire_abi::names::op;
 use quire_fat::volume::News;
 use quire_fs::request::Request;
 
-/// Where the first table of the FAT16 begins (without `-a`, mkfs.vfat aligns it), and the bytes of a cluster.
+/// Where the first table of the FAT16 begins (without `-a`, mkfs.vfat aligns it), and the size of a cluster.
 const TABLE: usize = 512;
 const CLUSTER: usize = 2048;
 
-/// Files of known content: each of four clusters.
+/// Files of known content, of four clusters each.
 fn original() -> Vec<u8> {
     static ORIGINAL: OnceLock<Vec<u8>> = OnceLock::new();
     ORIGINAL.get_or_init(make).clone()
@@ -56,7 +56,7 @@ fn first(bytes: &[u8], name: &str) -> u16 {
     u16::from_le_bytes([bytes[at + 26], bytes[at + 27]])
 }
 
-/// Nothing that is asked changes it.
+/// No request changes it.
 #[track_caller]
 fn is_never_written(mut served: Served, found: u64) {
     let before = served.bytes();
@@ -89,7 +89,7 @@ fn a_directory_that_loops_ends() {
     let mut bytes = original();
     let start = first(&bytes, "sub");
     set(&mut bytes, start, start);
-    // (Full, so that the search goes on.)
+    // (Full, so that the search continues.)
     let table = u16::from_le_bytes([bytes[22], bytes[23]]) as usize * 512;
     let data = TABLE + table + 512 * 32;
     let at = data + (usize::from(start) - 2) * CLUSTER;
@@ -125,7 +125,7 @@ fn clusters_that_are_none_are_errors() {
     is_never_written(served, 1);
 }
 
-/// A cluster of two files: whoever writes one of them would write the other.
+/// A cluster that belongs to two files: writing one of them would write the other one.
 #[test]
 fn cross_links_are_never_written() {
     let mut bytes = original();
@@ -137,8 +137,8 @@ fn cross_links_are_never_written() {
     is_never_written(served, 1);
 }
 
-/// A chain that is too short for its file is an error where it ends, and what an interrupted change leaves is no reason
-/// not to write.
+/// A chain that is too short for its file is an error where it ends, and what an interrupted change leaves does not
+/// prevent writing.
 #[test]
 fn what_does_no_harm_may_be_written() {
     let mut bytes = original();
@@ -158,7 +158,7 @@ fn what_does_no_harm_may_be_written() {
     assert!(last != 0);
 }
 
-/// Any byte of what describes the files may be wrong.
+/// Any byte of the metadata may be wrong.
 #[test]
 fn random_damage_ends_and_destroys_nothing() {
     let bytes = original();
@@ -206,7 +206,7 @@ fn random_damage_ends_and_destroys_nothing() {
     assert!(written > 100 && refused > 100 && unmounted > 5, "{written} {refused} {unmounted}");
 }
 
-/// Writes that fail leave what can be read, and what cannot be written is an error.
+/// After writes that fail, readable data stays readable, and failed writes are errors.
 #[test]
 fn a_disk_that_fails_gives_errors() {
     let all = |served: &mut Served| {
@@ -238,7 +238,7 @@ fn a_disk_that_fails_gives_errors() {
     }
 }
 
-/// A sector that cannot be read is an error for the file that lies there, and for no other one.
+/// A sector that cannot be read is an error for the file that contains it, and for no other one.
 #[test]
 fn a_sector_that_cannot_be_read_is_one_file_s() {
     let bytes = original();
@@ -253,7 +253,7 @@ fn a_sector_that_cannot_be_read_is_one_file_s() {
     assert_eq!(served.read(number, 4096).unwrap(), content("two")[4096..]);
 }
 
-/// What is read ahead may be damaged; what was asked for is read.
+/// Data that is read ahead may be damaged; the requested data is read.
 #[test]
 fn what_lies_before_damage_is_read() {
     let mut bytes = original();

@@ -1,4 +1,4 @@
-//! What is written is what the host's tools read, and they find nothing wrong.
+//! The host's tools read what was written, and find no errors.
 
 mod common;
 
@@ -12,7 +12,7 @@ use quire_abi::names::{Change, node, op, statfs};
 const KINDS: [(&str, usize, &[&str]); 3] =
     [("12", 1440, &["-F", "12"]), ("16", 16 << 10, &["-F", "16"]), ("32", 40 << 10, &["-F", "32", "-s", "1"])];
 
-/// Bytes that do not repeat soon.
+/// Bytes that do not repeat for a long time.
 fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let step = |_| {
@@ -43,7 +43,7 @@ fn what_is_written_the_host_reads() {
         assert_eq!(mtype(&image, &bytes, "/Übung – Ελληνικά – 日本語.txt"), "grüß".as_bytes());
         assert_eq!(mtype(&image, &bytes, "/Directory/below it/small"), noise(513, 2));
         assert_eq!(mtype(&image, &bytes, "/Directory/below it/EMPTY"), b"");
-        // And by itself, once more from the beginning.
+        // And with a new server, from the beginning.
         let mut again = mounted(bytes).unwrap();
         assert!(again.content("large.bin").unwrap() == large);
         assert_eq!(again.list("Directory/below it").unwrap(), [".", "..", "EMPTY", "small"]);
@@ -102,7 +102,7 @@ fn files_grow_and_are_cut() {
     }
     assert_eq!(served.cut(number, 1 << 32), Err(Errno::EFBIG));
     assert_eq!(served.write(number, u32::MAX.into(), b"x"), Err(Errno::EFBIG));
-    // Whoever opens it with O_TRUNC cuts it.
+    // A program that opens it with O_TRUNC truncates it.
     served.open("file", Open::TRUNC | Open::WRONLY).unwrap();
     assert_eq!(served.size("file"), Ok(1));
     served.is_clean("cut.img");
@@ -115,7 +115,7 @@ fn names_are_moved_and_removed() {
     served.mkdir("b").unwrap();
     let number = served.put("a/first file", b"first").unwrap();
     let replaced = served.put("b/second file", b"second").unwrap();
-    // A file that is open stays what it is when its name moves.
+    // An open file keeps its identity when its name moves.
     served.rename("a/first file", "b/moved file", 0).unwrap();
     assert_eq!(served.read(number, 0), Ok(b"first".to_vec()));
     assert_eq!(served.lookup("a/first file"), Err(Errno::ENOENT));
@@ -123,7 +123,7 @@ fn names_are_moved_and_removed() {
     served.rename("b/moved file", "b/second file", 0).unwrap();
     assert_eq!(served.content("b/second file").unwrap(), b"first");
     assert_eq!(served.read(number, 0), Ok(b"first".to_vec()));
-    // What was replaced is gone, and its number is nobody else's.
+    // The replaced file is gone, and its number is not reused.
     assert_eq!(served.read(replaced, 0), Err(Errno::ESTALE));
     served.put("b/third file", b"third").unwrap();
     assert_eq!(served.read(replaced, 0), Err(Errno::ESTALE));
@@ -209,7 +209,7 @@ fn attributes_and_times() {
     let to_user = Change { what: Change::USER, user: 5, ..Change::default() };
     assert_eq!(served.set("file", to_user), Err(Errno::EPERM));
     served.set("file", Change { what: Change::USER | Change::GROUP, ..Change::default() }).unwrap();
-    // Everybody may read, and root alone write.
+    // Everybody may read, and only root may write.
     served.user = 1000;
     assert_eq!(served.content("file").unwrap(), b"x");
     assert_eq!(served.open("file", Open::WRONLY), Err(Errno::EACCES));
@@ -314,7 +314,7 @@ fn a_file_that_is_removed_while_it_is_open_stays_until_it_is_closed() {
     assert_eq!(served.ask(op::LOOKUP, removed, "", 0).unwrap().words[node::MODE] >> 32, 0);
     assert_eq!(served.ask(op::PATH, removed, "", 0), Err(Errno::ENOENT));
     assert_eq!(served.lookup(".quire-removed"), Err(Errno::ENOENT));
-    // The machine stops now: the next one finds what was left, and removes it.
+    // The machine crashes now: the next server finds what was left, and removes it.
     served.sync().unwrap();
     let mut next = mounted(served.bytes()).unwrap();
     next.put("file", b"x").unwrap();
@@ -330,8 +330,7 @@ fn a_file_that_is_removed_while_it_is_open_stays_until_it_is_closed() {
     served.is_clean("aside.img");
 }
 
-/// What was read ahead is not read any more when it was changed; what a name led to is not found when it leads
-/// elsewhere.
+/// Data that was read ahead is not used after a change; a name's old node is not found when the name leads elsewhere.
 #[test]
 fn nothing_old_is_read_or_found() {
     let mut served = mounted(made("old.img", 16 << 10, &["-F", "16"])).unwrap();
@@ -367,7 +366,7 @@ fn nothing_old_is_read_or_found() {
     served.is_clean("old.img");
 }
 
-/// What is not open any more makes room.
+/// Removed files that are not open any more make room.
 #[test]
 fn removed_files_make_room_when_they_are_closed() {
     let mut served = mounted(made("room.img", 1440, &["-F", "12"])).unwrap();

@@ -1,4 +1,4 @@
-//! Files and their texts, of a machine that is made up.
+//! Files and their texts, for a simulated machine.
 
 use std::cell::{Cell, RefCell};
 
@@ -24,7 +24,7 @@ struct Machine {
     /// What was changed.
     changes: RefCell<Vec<String>>,
     marks: RefCell<Marks>,
-    /// Which file system is asked for.
+    /// The file system that is requested.
     system: Cell<System>,
 }
 
@@ -126,7 +126,7 @@ impl Facts for Machine {
         [cache, SlabCacheInfo { name: name("(no slabs)"), ..SlabCacheInfo::default() }].into_iter().nth(index)
     }
     fn vmalloc_from(&self, from: u64) -> Option<VmallocInfo> {
-        // More than one answer has room for.
+        // More than fits into one answer.
         let start = from.next_multiple_of(0x2000);
         let area = VmallocInfo { start, end: start + 0x2000, phys: u64::MAX, pages: 1, ..VmallocInfo::default() };
         (start < 0x40_0000).then_some(VmallocInfo { caller: name("a.rs:1"), ..area })
@@ -462,7 +462,7 @@ fn a_process_has_threads_and_descriptors() {
     for none in ["42/task/44", "42/task/1", "42/fd/1", "42/fd/00", "42/fdinfo/-1", "42/fd/4294967296", "1/task/45"] {
         assert_eq!(error(&ask(&machine, op::LOOKUP, 0, none, 0, 0, 0)), Some(Errno::ENOENT), "{none}");
     }
-    // Links to what it holds are the kernel's to follow and to read.
+    // The kernel follows and reads links to objects that it holds.
     let of = |op, path| {
         let answer = ask(&machine, op, 0, path, 0, 0, 1000);
         assert_eq!(answer.label, HELD, "{path}");
@@ -632,7 +632,7 @@ fn who_may_not_read_or_write_is_refused() {
     }
     assert_eq!(error(&ask(&machine, op::LOOKUP, 0, "42/fd/7", 0, 0, 7)), Some(Errno::EACCES));
     assert_eq!(open("1/maps", Open::empty(), 1000), Some(Errno::EACCES));
-    // Addresses are for those who may inspect it.
+    // Only readers that may inspect it see addresses.
     let number = lookup(&machine, "42/stat").0;
     let stat = String::from_utf8(ask(&machine, op::READ, number, "", 0, 0, 7).text).unwrap();
     let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split_whitespace().collect();

@@ -1,4 +1,4 @@
-//! Random operations against a model: a map from absolute paths to what is there.
+//! Random operations compared with a model: a map from absolute paths to nodes.
 
 mod common;
 
@@ -54,7 +54,7 @@ fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
-/// Whether a path leads to a directory, or why not. `None` where a link is on the way: no errno then.
+/// Whether a path leads to a directory, or the error. `None` if a link is on the way: then there is no error.
 fn directory(model: &Model, path: &str) -> Option<Result<(), Errno>> {
     let mut at = String::new();
     for part in path.split('/').filter(|part| !part.is_empty()) {
@@ -81,7 +81,7 @@ fn is_within(path: &str, other: &str) -> bool {
     path == other || path.starts_with(&format!("{other}/"))
 }
 
-/// Moves a name and what lies below it.
+/// Moves a name and everything below it.
 fn relocate(model: &mut Model, old: &str, new: &str) {
     let moved: Vec<_> = model.keys().filter(|key| is_within(key, old)).cloned().collect();
     let things: Vec<_> =
@@ -132,7 +132,7 @@ fn rename(model: &mut Model, old: &str, new: &str, flags: u64) -> Result<(), Err
     }
 }
 
-/// Does a step in both; answers what each says.
+/// Does a step in both; returns both results.
 fn both(fs: &mut Asked, model: &mut Model, step: &Step) -> Option<(Result<(), Errno>, Result<(), Errno>)> {
     let reach = |model: &Model, path: &str| directory(model, parent(path));
     Some(match step {
@@ -200,7 +200,7 @@ fn both(fs: &mut Asked, model: &mut Model, step: &Step) -> Option<(Result<(), Er
     })
 }
 
-/// All names that the tree lists, and what they are.
+/// All names that the tree lists, and their nodes.
 fn listed(fs: &mut Asked, directory: &str, all: &mut BTreeMap<String, (u32, u32, u64)>) {
     for name in fs.names(directory) {
         let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };

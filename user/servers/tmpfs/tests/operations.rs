@@ -249,7 +249,7 @@ fn names_and_texts_are_bounded() {
     for n in 0..links {
         fs.unlink(&format!("d/{n}")).unwrap();
     }
-    // A file's further names count too; `d` and `f0` are two of them.
+    // A file's further names count too; two of them are `d` and `f0`.
     fs.create("f0").unwrap();
     let most = quire_tmpfs::table::MOST;
     let names = (1..)
@@ -289,7 +289,7 @@ fn what_is_done_with_a_name_does_not_follow_it() {
     assert_eq!(fs.rename("d", "f/", 2), Err(Errno::ENOTDIR));
     assert_eq!(fs.rename("f", "d/", 2), Ok(()));
     assert_eq!(fs.rename("f/", "d", 2), Ok(()), "f is the directory now");
-    // A link's directory with a slash is what it leads to for everything else.
+    // For all other operations, a link's directory followed by a slash is the directory that it leads to.
     assert_eq!(fs.raw(op::PARENT, "to-d/", op::LINK, 0, b"", false).label, LINK);
     assert_eq!(fs.raw(op::ACCESS, "to-d/", 0, 0, b"", false).label, LINK);
 }

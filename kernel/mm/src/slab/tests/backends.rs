@@ -9,7 +9,7 @@ use crate::addr::PAGE_SIZE;
 use crate::page_alloc::{Gfp, Shrinker};
 use crate::slab::{Backend, CacheSpec, CreateError};
 
-/// A piece of work that needs pages in many places.
+/// Work that needs pages in many places.
 fn work(backend: Backend, fail_at: u32) -> bool {
     let machine = machine();
     let heap = heap(machine, backend);
@@ -110,7 +110,7 @@ fn slob_merges_what_is_freed_in_any_order() {
     let layout = Layout::from_size_align(56, 8).unwrap();
     for stride in [1, 2, 3, 7, 72] {
         let before = pages_taken(machine);
-        // 73 objects fill one page but for 8 bytes.
+        // 73 objects fill one page except for 8 bytes.
         let objects: Vec<_> = (0..73).map(|_| heap.alloc_layout(layout, Gfp::KERNEL).unwrap()).collect();
         assert_eq!(pages_taken(machine), before + 1);
         let kept = objects[0];

@@ -12,10 +12,10 @@ use crate::page_alloc::{Gfp, PageBlock, PressureHandler, Shrinker};
 use crate::sim::{Sim, SimConfig};
 use crate::slab::{Backend, CacheSpec, Fault, KernelHeap, SlabFlags};
 
-/// Where zone DMA ends, and then zone DMA32.
+/// The end of zone DMA, and the end of zone DMA32.
 const LIMITS: [(Gfp, usize); 2] = [(Gfp::DMA, 1 << 30), (Gfp::DMA32, 4 << 30)];
 
-/// A machine with memory in three zones; what has no bound comes from the highest.
+/// A machine with memory in three zones; requests without a limit are served from the highest one.
 fn three_zones() -> TestMachine {
     let config = SimConfig::new().bank(512 << 20, 32 << 20, 0).bank(2 << 30, 32 << 20, 0).bank(5 << 30, 128 << 20, 0);
     Sim::boot(&SimConfig { dma_limit: Some(PhysAddr::new(1 << 30)), ..config })
@@ -131,7 +131,7 @@ fn objects_stay_out_of_memory_that_is_to_be_emptied() {
     }
 }
 
-/// Counts what is done about a lack of memory.
+/// Counts the reactions to a lack of memory.
 #[derive(Default)]
 struct Pressure {
     waits: AtomicUsize,

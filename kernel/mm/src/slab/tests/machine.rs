@@ -9,7 +9,7 @@ use crate::slab::{Backend, Config, DebugFlags, KernelHeap, Report};
 
 pub type TestMachine = &'static Sim;
 
-/// Two nodes; the even CPUs are on the first.
+/// Two nodes; the even CPUs are on the first one.
 pub fn machine() -> TestMachine {
     let mut config = SimConfig::new().bank(1 << 30, 16 << 20, 0).bank(2 << 30, 16 << 20, 1);
     for cpu in 0..MAX_CPUS {
@@ -28,7 +28,7 @@ pub fn pages_taken(machine: TestMachine) -> usize {
     machine.summary().managed - machine.pages().total_free()
 }
 
-/// The `nth` request for pages from now fails; 0 for none.
+/// Makes the `nth` request for pages from now fail; 0 for none.
 pub fn fail(machine: TestMachine, nth: u32) {
     machine.pages().inject_failures(if nth == 0 { FaultInjection::OFF } else { FaultInjection::nth(nth) });
 }
@@ -62,7 +62,7 @@ pub fn heap_with(machine: TestMachine, config: Config) -> &'static KernelHeap<Te
 
 pub const BACKENDS: [Backend; 3] = [Backend::Slub, Backend::Slab, Backend::Slob];
 
-/// Each back end, and those that can with every debug option.
+/// Each back end, and with every debug option those that support them.
 pub fn configs() -> impl Iterator<Item = Config> {
     let plain = BACKENDS.map(|backend| Config { backend, ..Config::default() });
     let debug = [Backend::Slub, Backend::Slab];

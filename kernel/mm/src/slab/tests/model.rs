@@ -374,8 +374,8 @@ fn a_slab_in_use_on_one_cpu_takes_frees_from_another() {
     }
     assert_eq!(heap.live_objects(), 0);
     run_on(0);
-    // The active slab has 64 objects: CPU 0 gets those that are left, and what CPU 1's array had no room for, without
-    // another page.
+    // The active slab has 64 objects: CPU 0 gets the remaining ones, and those that did not fit into CPU 1's array,
+    // without another page.
     let pages = pages_taken(machine);
     let again: Vec<_> = (0..64 - 40 + 15).map(|_| heap.kmalloc(64, Gfp::KERNEL).unwrap()).collect();
     assert_eq!(pages_taken(machine), pages);

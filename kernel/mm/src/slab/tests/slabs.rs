@@ -10,7 +10,7 @@ use crate::machine::Machine;
 use crate::page_alloc::Gfp;
 use crate::slab::{Backend, CacheSpec, KernelHeap, KmemCache, arrays};
 
-/// Those that have slabs of their own for each cache.
+/// The back ends with separate slabs for each cache.
 const WITH_SLABS: [Backend; 2] = [Backend::Slub, Backend::Slab];
 
 type Cache = KmemCache<TestMachine>;
@@ -51,7 +51,7 @@ fn objects_come_from_this_node_first_and_with_thisnode_from_no_other() {
             run_on(cpu);
             let objects = take(cache, 50, Gfp::KERNEL);
             assert!(objects.iter().all(|object| node_of(machine, *object) == cpu));
-            // On another node's CPU they wait for the next to come, whoever is not particular.
+            // On a CPU of the other node they wait for the next request that is not bound to a node.
             run_on(1 - cpu);
             give(cache, objects[..10].iter().copied());
             let bound = take(cache, 3, Gfp::KERNEL | Gfp::THISNODE);
@@ -79,7 +79,7 @@ fn objects_come_from_this_node_first_and_with_thisnode_from_no_other() {
     }
 }
 
-/// With the CPUs' arrays, and where there was no page for them.
+/// With the CPUs' arrays, and with no page for them.
 #[test]
 fn empty_slabs_beyond_a_reserve_go_back_at_once() {
     for (backend, with_arrays) in WITH_SLABS.into_iter().flat_map(|backend| [(backend, true), (backend, false)]) {
@@ -120,7 +120,7 @@ fn empty_slabs_beyond_a_reserve_go_back_at_once() {
 }
 
 thread_local! {
-    /// Whose object an interrupt asks for while the next slab is made.
+    /// The cache from which an interrupt allocates while the next slab is made.
     static INTERRUPT: Cell<Option<&'static Cache>> = const { Cell::new(None) };
     static FOUND: Cell<Option<NonNull<u8>>> = const { Cell::new(None) };
 }
@@ -146,7 +146,7 @@ fn a_slab_that_an_interrupt_made_unnecessary_is_kept() {
         heap.validate();
         let info = cache.info();
         assert_eq!((info.slabs, info.active), (2, 2));
-        // All that both slabs have is to be had.
+        // All objects of both slabs can be allocated.
         let rest = take(cache, info.total - 2, Gfp::KERNEL);
         assert_eq!(cache.info().slabs, 2);
         heap.validate();

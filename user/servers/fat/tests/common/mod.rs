@@ -1,4 +1,4 @@
-//! File systems that `mkfs.vfat` makes, served in memory, and read and checked by the host's tools.
+//! File systems made by `mkfs.vfat`, served in memory, and read and checked by the host's tools.
 
 #![allow(dead_code)]
 
@@ -79,7 +79,7 @@ impl Disk for Image {
     }
 }
 
-/// A program of the host's, perhaps one for administrators. `cargo xtask setup` installs them.
+/// Runs a program of the host, possibly one for administrators. `cargo xtask setup` installs them.
 pub fn tool(name: &str, arguments: &[&str]) -> Output {
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
     let mut command = Command::new("/usr/bin/env");
@@ -91,7 +91,7 @@ pub fn path_of(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
-/// The bytes of a file system of `kib` KiB, which mkfs.vfat makes with these arguments.
+/// The bytes of a file system of `kib` KiB that mkfs.vfat makes with these arguments.
 pub fn made(name: &str, kib: usize, arguments: &[&str]) -> Vec<u8> {
     let path = path_of(name);
     let _ = fs::remove_file(&path);
@@ -102,7 +102,7 @@ pub fn made(name: &str, kib: usize, arguments: &[&str]) -> Vec<u8> {
     fs::read(&path).unwrap()
 }
 
-/// What fsck.vfat says of these bytes: the status, and the text.
+/// The result of fsck.vfat for these bytes: the status, and the text.
 pub fn checked(name: &str, bytes: &[u8]) -> (i32, String) {
     let path = path_of(name);
     fs::write(&path, bytes).unwrap();
@@ -110,7 +110,7 @@ pub fn checked(name: &str, bytes: &[u8]) -> (i32, String) {
     (done.status.code().unwrap(), String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-/// What mtools reads of a file.
+/// The contents of a file according to mtools.
 pub fn mtype(name: &str, bytes: &[u8], file: &str) -> Vec<u8> {
     let path = path_of(name);
     fs::write(&path, bytes).unwrap();
@@ -245,7 +245,7 @@ impl Served {
         self.ask(op::UNLINK, 0, path, at::REMOVEDIR.into()).map(drop)
     }
 
-    /// Moves a name, as the kernel does it.
+    /// Moves a name in the way of the kernel.
     pub fn rename(&mut self, old: &str, new: &str, flags: u64) -> Result<(), Errno> {
         let found = self.ask(op::PARENT, 0, old, op::RENAME)?;
         let text = &old.as_bytes()[found.words[1] as usize..];
@@ -295,7 +295,7 @@ impl Served {
         self.image.0.borrow().bytes.clone()
     }
 
-    /// Syncs; the host finds nothing wrong.
+    /// Syncs; the host must find no errors.
     #[track_caller]
     pub fn is_clean(&mut self, name: &str) -> Vec<u8> {
         self.sync().unwrap();

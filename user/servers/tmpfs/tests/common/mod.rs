@@ -1,4 +1,4 @@
-//! A tree with objects of the test's own, asked as the kernel asks.
+//! A tree with the test's own objects, and requests in the way of the kernel.
 
 #![allow(dead_code)]
 
@@ -13,7 +13,7 @@ use quire_fs::request::{Answer, Request};
 use quire_tmpfs::objects::Objects;
 use quire_tmpfs::tree::Tree;
 
-/// Memory objects: by handle, which object; and each object's record.
+/// Memory objects: the object of each handle; and each object's record.
 #[derive(Default)]
 pub struct Model {
     pub handles: BTreeMap<u32, u64>,
@@ -56,7 +56,7 @@ pub struct Asked {
     pub start: u64,
 }
 
-/// What an answer says of a node.
+/// An answer's description of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Node {
     pub number: u64,
@@ -69,7 +69,7 @@ impl Asked {
         Self { tree: Tree::new(Model::default(), 0o755), who: (0, 0), start: 0 }
     }
 
-    /// Asks. What is lent is a handle that is there.
+    /// Makes a request. A lent handle must exist.
     pub fn raw(&mut self, op: u64, path: &str, argument: u64, mode: u64, text: &[u8], follow: bool) -> Answer {
         let path = path.as_bytes();
         let request = Request { op, directory: self.start, argument, mode, identity: self.who, follow, path, text };
@@ -114,7 +114,7 @@ impl Asked {
         self.ask(op::UNLINK, path, 0x200, 0, b"").map(drop)
     }
 
-    /// As the kernel does it: the old name's directory, then the operation.
+    /// In the way of the kernel: finds the old name's directory, then does the operation.
     pub fn with_old(&mut self, op: u64, old: &str, new: &str, flags: u64) -> Result<(), Errno> {
         let parent = self.ask(op::PARENT, old, op, 0, b"")?;
         let name = &old.as_bytes()[parent.words[1] as usize..];
@@ -143,7 +143,7 @@ impl Asked {
         }
     }
 
-    /// One call's names, and the place behind the last.
+    /// The names from one call, and the position after the last one.
     pub fn list(&mut self, directory: u64, place: u64, room: u64) -> Result<(Vec<(String, u8)>, u64), Errno> {
         let start = std::mem::replace(&mut self.start, directory);
         let answer = self.ask(op::READDIR, "", place, room, b"");
