@@ -164,7 +164,7 @@ pub fn name_unowned() {
     }
 }
 
-/// Whose an interrupt is.
+/// The source of an interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The virtual timer of this CPU.

@@ -109,7 +109,7 @@ pub mod held {
     pub const ROOT: u64 = 1;
     /// The file of its program.
     pub const PROGRAM: u64 = 2;
-    /// What a descriptor refers to.
+    /// The object of a descriptor.
     pub const DESCRIPTOR: u64 = 3;
 }
 
@@ -213,7 +213,7 @@ pub mod statfs {
     pub const KIND: usize = 4;
 }
 
-/// What [`op::SET`] changes.
+/// The changes of [`op::SET`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Change {

@@ -170,7 +170,7 @@ impl Default for ProcessDetail {
 pub struct ThreadInfo {
     /// Its number.
     pub tid: u32,
-    /// As a process's.
+    /// Its state, as for a process.
     pub state: u32,
     /// The CPU that it ran on last.
     pub cpu: u32,

@@ -13,7 +13,7 @@ pub mod software {
     pub const ANON: u64 = 1 << 57;
     /// Shift of the number of pages before this one that the same fault mapped.
     pub const AHEAD_SHIFT: u32 = 59;
-    /// That number.
+    /// The mask of that number.
     pub const AHEAD: u64 = 15 << AHEAD_SHIFT;
 
     /// In an invalid entry: what it stands for, in bits 3 to 1.

@@ -18,7 +18,7 @@ pub type Registers = [u64; 11];
 
 /// The label and the words in [`Registers`].
 pub(crate) const MESSAGE: core::ops::Range<usize> = 1..8;
-/// Of [`Registers`], the badge.
+/// The badge in [`Registers`].
 pub(crate) const BADGE: usize = 9;
 /// The sender's options, or the receiver's events, in [`Registers`].
 pub(crate) const EXTRA: usize = 10;
@@ -76,7 +76,7 @@ pub struct Call<M: Machine> {
 
 /// Neither the number of a generation nor the address of a page.
 const NOTHING: usize = usize::MAX;
-/// Of [`Call::wanted`]: for writing.
+/// In [`Call::wanted`]: for writing.
 const WRITE: usize = 1;
 
 intrusive_adapter!(pub(crate) InQueue<M> = UnsafeRef<Call<M>>: Call<M> { link => LinkedListLink } where M: Machine);

@@ -28,7 +28,7 @@ pub enum Sent {
     Queued(Generation),
 }
 
-/// What a receive found.
+/// The result of a receive.
 pub enum Received<M: Machine> {
     /// A call: its message is in the registers, and this reply answers it.
     Call(Reply<M>),
@@ -163,7 +163,7 @@ struct State<M: Machine> {
     purpose: Purpose,
 }
 
-/// What comes to an endpoint.
+/// The kinds of messages to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     /// It is not known yet.

@@ -22,7 +22,7 @@ mod tests;
 mod transfer;
 mod word;
 
-/// What loom replaces.
+/// The atomics that loom replaces.
 mod atomic {
     pub use core::sync::atomic::{AtomicU64, Ordering};
 }

@@ -13,7 +13,7 @@ use quire_mm::Machine;
 use quire_mm::fallible::slots::{Lack, Room, Slots};
 use quire_mm::sync::{Rank, SpinLock};
 
-/// What a table has.
+/// An entry of a table.
 pub trait Item {
     /// Whether the item may be transferred with these rights: EPERM if not.
     fn may_pass(&self, rights: u32) -> Result<(), Errno>;

@@ -1,6 +1,6 @@
 //! Locks of whole files, as set by flock(2): each open file has no lock, a shared or an exclusive one.
 
-/// What an open file has.
+/// The lock of an open file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Flock {

@@ -32,7 +32,7 @@ impl Range {
     }
 }
 
-/// What a lock excludes.
+/// The kind of a lock: which others it excludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Exclusive locks of others.
@@ -44,11 +44,11 @@ pub enum Kind {
 /// A lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lock {
-    /// Whose it is.
+    /// Its owner.
     pub owner: Owner,
-    /// What it covers.
+    /// The bytes that it covers.
     pub range: Range,
-    /// What it excludes.
+    /// Its kind.
     pub kind: Kind,
     /// The process that has set it.
     pub pid: u32,

@@ -9,7 +9,7 @@ use core::cmp::Ordering;
 
 use quire_mm::fallible::{AllocError, try_box};
 
-/// What a tree holds.
+/// An item of a tree.
 pub trait Item {
     /// The key. The keys of a tree are distinct.
     type Key: Ord;
@@ -44,7 +44,7 @@ impl<T: Item> Node<T> {
         self.item = item;
     }
 
-    /// What it holds.
+    /// Its item.
     pub fn item(&self) -> &T {
         &self.item
     }

@@ -21,7 +21,7 @@ pub struct Entry<V> {
     generation: u64,
     /// Allocations that it consists of.
     allocations: usize,
-    /// What is known.
+    /// The cached value.
     pub value: V,
 }
 

@@ -34,7 +34,7 @@ pub struct Changes {
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     word: u64,
-    /// Of what may be kept.
+    /// The generation of cached entries.
     pub generation: u64,
 }
 

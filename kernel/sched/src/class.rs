@@ -57,7 +57,7 @@ const WEIGHTS: [u32; 40] = [
 pub(crate) struct Traits(u64);
 
 impl Traits {
-    /// Of nobody.
+    /// No class: there is no thread.
     pub const NONE: Self = Self(0);
 
     pub const fn new(class: Class) -> Self {

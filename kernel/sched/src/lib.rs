@@ -22,7 +22,7 @@ pub mod spread;
 #[cfg(test)]
 mod tests;
 
-/// What loom replaces.
+/// The atomics that loom replaces.
 mod atomic {
     pub use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 }

@@ -23,7 +23,7 @@ pub struct Address {
     len: u8,
 }
 
-/// What a name is.
+/// The kind of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name<'a> {
     /// A path, without NUL.
@@ -61,7 +61,7 @@ impl Address {
         Ok(Some(Self { bytes, len: len as u8 }))
     }
 
-    /// What it is.
+    /// The kind of this name.
     pub fn name(&self) -> Name<'_> {
         let bytes = self.bytes();
         match bytes {

@@ -26,12 +26,12 @@ pub struct Message<X> {
     small: [u8; SMALL],
     len: usize,
     at: usize,
-    /// What comes with them.
+    /// The data that accompanies the bytes.
     pub extra: X,
     link: LinkedListLink,
 }
 
-/// How messages are linked.
+/// The adapter that links messages.
 #[allow(missing_docs)]
 mod adapter {
     use super::{Box, LinkedListLink, Message, intrusive_adapter};
@@ -61,7 +61,7 @@ impl<X> Message<X> {
         try_box(Self { bytes: Vec::new(), small, len, at: 0, extra, link: LinkedListLink::new() })
     }
 
-    /// What was not read yet.
+    /// The unread bytes.
     pub fn rest(&self) -> &[u8] {
         let all = if self.bytes.is_empty() { &self.small[..self.len] } else { &self.bytes[..] };
         &all[self.at..]
@@ -72,13 +72,13 @@ impl<X> Message<X> {
         self.at = (self.at + n).min(self.len);
     }
 
-    /// What it is charged.
+    /// The charge of the message.
     pub fn charge(&self) -> usize {
         OVERHEAD + self.len
     }
 }
 
-/// What a list has.
+/// The sums over the messages of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sum {
     len: usize,
@@ -137,7 +137,7 @@ impl<X> Queue<X> {
         self.sum.unread
     }
 
-    /// What all messages are charged.
+    /// The charge of all messages.
     pub fn charge(&self) -> usize {
         self.sum.charge
     }

@@ -227,7 +227,7 @@ impl Holding {
         Ok(KArc::try_new(this)?)
     }
 
-    /// What is held.
+    /// The device.
     pub fn device(&self) -> &KArc<Device> {
         &self.device
     }

@@ -121,7 +121,7 @@ fn supplied<T>(mut attempt: impl FnMut(&mut Room<super::handles::Handle>) -> Res
 /// The reply in the slot of a thread, or a saved one.
 #[derive(Clone, Copy)]
 pub enum Answering<'a> {
-    /// That in the slot.
+    /// The reply in the slot.
     Slot(&'a Reply),
     /// One that was saved.
     Saved(&'a Saved),

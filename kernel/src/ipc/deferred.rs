@@ -25,7 +25,7 @@ use crate::vm::{Cpu, SpinLock};
 
 /// A source of objects that become readable.
 pub struct DeferredSource {
-    /// Those who wait.
+    /// The waiters.
     pub source: Source,
     /// Belongs to the list.
     link: LinkedListLink,

@@ -30,7 +30,7 @@ use crate::task::process::Process;
 use crate::task::thread::current;
 
 bitflags! {
-    /// What a descriptor allows.
+    /// The rights of a descriptor.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Rights: u8 {
         /// Reading, and mapping readable.
@@ -40,7 +40,7 @@ bitflags! {
     }
 }
 
-/// What can be open.
+/// An object that can be open.
 #[derive(Clone)]
 pub enum Object {
     /// The console.
@@ -169,7 +169,7 @@ const ALWAYS: u16 = poll::IN | poll::RDNORM | poll::OUT | poll::WRNORM;
 
 /// An open object with its position and status flags.
 pub struct OpenFile {
-    /// What is open.
+    /// The open object.
     pub object: Object,
     /// `O_APPEND`, `O_NONBLOCK` and the access mode, as `fcntl` returns them.
     pub status: AtomicU32,
@@ -286,9 +286,9 @@ pub fn open_objects() -> u64 {
 /// An entry of the table.
 #[derive(Clone)]
 pub struct Descriptor {
-    /// What it refers to.
+    /// The open file that it refers to.
     pub file: KArc<OpenFile>,
-    /// What it allows.
+    /// Its rights.
     pub rights: Rights,
     /// Whether exec closes it.
     pub close_on_exec: bool,

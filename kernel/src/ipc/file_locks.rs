@@ -115,7 +115,7 @@ fn is_process(owner: Owner) -> bool {
     owner.0 & 1 == 1
 }
 
-/// What belongs to the mutex.
+/// The state under the mutex.
 struct Recorded {
     records: Records,
     /// While there are any.

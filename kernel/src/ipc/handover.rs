@@ -34,7 +34,7 @@ use crate::task::thread::{Thread, current};
 use crate::task::wait::{self, Sleep};
 use crate::vm::Cpu;
 
-/// What a thread waits for.
+/// The reason why a thread waits.
 #[derive(Clone, Copy)]
 enum For {
     /// Nothing: it is not parked.

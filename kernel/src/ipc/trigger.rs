@@ -31,7 +31,7 @@ use crate::task::thread;
 use crate::task::wait::{self, Sleep, WaitQueue};
 use crate::vm::{Cpu, GROUPS, SpinLock};
 
-/// What a poll finds.
+/// States that poll reports.
 mod state {
     /// Nothing has been written yet: an error, as on Linux.
     pub const UNSET: u8 = 0;
@@ -45,7 +45,7 @@ mod state {
     pub const CHANGED: u8 = 4;
 }
 
-/// What is waited for.
+/// The condition that is awaited.
 #[derive(Clone, Copy)]
 enum Watch {
     Pressure {
@@ -64,7 +64,7 @@ enum Watch {
 pub struct Trigger {
     watch: SpinLock<Option<Watch>>,
     state: AtomicU8,
-    /// Those who wait.
+    /// The waiters.
     pub source: Source,
     /// Belongs to the list.
     link: RBTreeLink,

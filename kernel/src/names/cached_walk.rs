@@ -41,7 +41,7 @@ pub enum Progress {
     Ask(Affects),
 }
 
-/// What a request changes.
+/// The names that a request changes.
 #[derive(Clone, Copy)]
 pub enum Affects {
     /// Nothing.
@@ -51,11 +51,11 @@ pub enum Affects {
     Name(usize),
     /// Attributes of the directory itself.
     Itself,
-    /// What nobody knows.
+    /// Unknown: any name may change.
     Anything,
 }
 
-/// Who asks.
+/// The caller's identity.
 pub struct Asker(pub (u32, u32));
 
 impl Who for Asker {

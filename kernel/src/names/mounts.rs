@@ -146,7 +146,7 @@ pub fn all() -> impl DoubleEndedIterator<Item = u16> {
     1..COUNT.load(Ordering::Acquire) as u16
 }
 
-/// What changes in a mount.
+/// The changes in a mount.
 #[inline]
 pub fn changes(mount: u16) -> &'static Changes {
     &MOUNTS[usize::from(mount) % MOST_MOUNTS].changes

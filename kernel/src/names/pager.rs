@@ -51,13 +51,13 @@ impl Drop for Inside {
     }
 }
 
-/// That of one file.
+/// The pager of one file.
 pub struct ServerPager {
     place: Place,
 }
 
 impl ServerPager {
-    /// Of the file at this place.
+    /// The pager of the file at this place.
     pub fn new(place: Place) -> Self {
         Self { place }
     }

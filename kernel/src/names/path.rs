@@ -34,7 +34,7 @@ impl Path {
         Ok(Self { buffer: TryVec::try_from_slice(path)?, at: 0 })
     }
 
-    /// What is left.
+    /// The rest of the path.
     pub fn rest(&self) -> &[u8] {
         &self.buffer[self.at..]
     }

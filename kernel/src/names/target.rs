@@ -23,7 +23,7 @@ pub enum Found {
     Archive(&'static Node),
     /// A regular file, and whether it may be read and written.
     File(KArc<MemoryFile>, Allows),
-    /// What is the server's alone.
+    /// A node that only its server can access.
     Name(Name),
     /// Another object that a process holds.
     Held(Object),

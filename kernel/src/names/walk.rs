@@ -72,11 +72,11 @@ pub enum Reached {
     Held(Object),
 }
 
-/// What a server has done.
+/// The result of an operation of a server.
 pub struct Served {
     /// Its mount.
     pub mount: u16,
-    /// What it answered.
+    /// The words of the answer.
     pub answer: Answer,
     /// The text in the answer.
     pub text: Text,

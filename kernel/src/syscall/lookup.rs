@@ -57,7 +57,7 @@ pub(super) fn request_of(place: Place, request: &Request<'_>) -> Result<Reached,
 pub(super) enum Named {
     /// A device of the kernel, or the object of the descriptor.
     Object(Object),
-    /// What a walk has reached.
+    /// The end of a walk.
     Reached(Reached),
 }
 

@@ -41,7 +41,7 @@ pub fn memfd_create(a: Args) -> Answer {
     })?;
     let name = TryVec::try_from_slice(name)?;
     if flags & memfd::HUGETLB != 0 {
-        // As a Linux without hugetlbfs.
+        // As on a Linux kernel without hugetlbfs.
         return Err(Errno::ENOSYS);
     }
     let (permissions, seals) = match no_exec {

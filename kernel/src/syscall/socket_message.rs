@@ -349,7 +349,7 @@ fn receive_one(file: &OpenFile, at: UserAddr, flags: u32) -> Answer {
     let room = if header.control == 0 { 0 } else { header.control_len as usize };
     let mut told = Told { at: UserAddr::new(header.control as usize), room, used: 0, flags: 0 };
     if socket.passes_credentials() {
-        /// Whom nobody knows.
+        /// Credentials if the sender is unknown.
         const NOBODY: Ucred = Ucred { pid: 0, uid: 65534, gid: 65534 };
         let who = got.credentials.unwrap_or(NOBODY);
         let words = [who.pid, who.uid, who.gid].map(u32::to_ne_bytes);

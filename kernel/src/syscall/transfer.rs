@@ -30,7 +30,7 @@ const PIECE: usize = 1024;
 
 static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
-/// How a call transfers.
+/// The parameters of a transfer.
 #[derive(Clone, Copy, Debug, Default)]
 struct How {
     /// The position, if it is not the open file's own, which then advances.

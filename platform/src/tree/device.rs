@@ -11,7 +11,7 @@ use super::{Board, MAX_UARTS, Oddity, Region, copy};
 /// A serial port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uart {
-    /// What it is.
+    /// The kind of the port.
     pub kind: UartKind,
     /// Its registers.
     pub registers: Region,
@@ -144,7 +144,7 @@ impl Board {
             let registers = self.uarts[at].registers;
             if self.touches_memory(&registers) {
                 self.warn(Oddity::BadDevice, "serial", registers.base, registers.size);
-                // As long as the list that it comes from.
+                // This list has room, like the one that the port comes from.
                 let _ = self.in_memory.insert(0, self.uarts.remove(at));
                 devices.uarts.remove(at);
             }

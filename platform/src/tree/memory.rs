@@ -64,8 +64,8 @@ impl Default for Distances {
 }
 
 impl Board {
-    /// The memory nodes of the root. If there are more banks than the list has room for, those with something of `keep`
-    /// stay, and of the others the largest.
+    /// Reads the memory nodes of the root. If there are more banks than the list has room for, it keeps those that
+    /// overlap `keep`, and the largest of the others.
     pub(super) fn read_memory(&mut self, root: &Node<'_>, keep: &[Region]) {
         for node in root.children().filter(|node| node.okay && node.device_type == Some("memory")) {
             self.add_memory(root.cells, &node, keep);
@@ -106,7 +106,7 @@ impl Board {
         }
     }
 
-    /// Keeps banks in order. Returns the bank that is left out, if there is no room.
+    /// Inserts a bank in order. Returns the bank that is left out, if there is no room.
     fn insert_bank(&mut self, bank: Bank, keep: &[Region]) -> Option<Bank> {
         if self.banks.is_full() {
             self.sort_banks();
@@ -155,7 +155,7 @@ impl Board {
             } else if end > floor {
                 let base = bank.region.base.max(floor);
                 let region = Region { base, size: end - base };
-                // There is room: no bank becomes two.
+                // There is room: no bank is split.
                 let _ = settled.push(Bank { region, ..bank });
             }
         }

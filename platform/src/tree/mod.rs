@@ -115,7 +115,7 @@ pub struct Board {
     pub banks: Vec<Bank, MAX_BANKS>,
     /// The distances between NUMA nodes.
     pub distances: Distances,
-    /// Memory that has an owner already.
+    /// Memory that is already in use.
     pub reserved: Vec<Reservation, MAX_RESERVATIONS>,
     /// Memory to be reserved at a place that the kernel chooses.
     pub dynamic: Vec<DynamicReservation, MAX_DYNAMIC>,
@@ -133,11 +133,12 @@ pub struct Board {
     pub timer: Option<Timer>,
     /// Serial ports in the tree's order.
     pub uarts: Vec<Uart, MAX_UARTS>,
-    /// Ports that are left out of `uarts` since their registers are memory too: for a kernel that stops.
+    /// Ports that are not in `uarts` because their registers are in memory too: for a kernel that stops.
     in_memory: Vec<Uart, MAX_UARTS>,
-    /// The index in `uarts` of what `stdout-path` names.
+    /// The index in `uarts` of the port that `stdout-path` names.
     pub stdout: Option<usize>,
-    /// The first physical address that the weakest bus device cannot reach; `None` where every device reaches all.
+    /// The first physical address that the most restricted bus device cannot reach; `None` if every device reaches all
+    /// memory.
     pub dma_limit: Option<u64>,
     /// A block of registers that switches the board off, where there is no PSCI.
     pub power: Option<Power>,
@@ -184,13 +185,13 @@ impl Board {
     }
 
     /// As [`Board::from_tree`], in place: `self` must be fresh. After an error only its warnings can be used. If there
-    /// are too many banks of memory, those with something of `keep` (three regions at most) or the boot archive stay.
+    /// are too many banks of memory, those that overlap `keep` (three regions at most) or the boot archive are kept.
     pub fn read(&mut self, bytes: &[u8], keep: &[Region]) -> Result<(), TreeError> {
         read::board(self, bytes, keep)
     }
 
-    /// The registers of PL011s which the tree also calls memory, what `stdout-path` names first. The caller must
-    /// identify the device before it writes to it ([`crate::uart::Pl011::is_one`]).
+    /// The registers of PL011s that the tree also describes as memory, starting with the one that `stdout-path` names.
+    /// The caller must identify the device before it writes to it ([`crate::uart::Pl011::is_one`]).
     pub fn doubtful_ports(&self) -> impl Iterator<Item = Region> + '_ {
         self.in_memory.iter().filter(|uart| uart.kind == UartKind::Pl011).map(|uart| uart.registers)
     }
@@ -227,7 +228,7 @@ impl Board {
         self.banks.iter().any(|bank| bank.region.overlaps(region))
     }
 
-    /// The registers of what the kernel itself drives.
+    /// The registers of the devices that the kernel itself drives.
     pub fn kernel_registers(&self) -> impl Iterator<Item = Region> + '_ {
         let gic = self.controller.iter().flat_map(Controller::regions);
         let ports = self

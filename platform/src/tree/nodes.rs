@@ -1,5 +1,5 @@
-//! The tree's devices as their drivers see them, while the machine runs: each a node with registers, interrupts, and
-//! the memory that it reaches.
+//! The tree's devices as drivers see them while the machine runs: each is a node with registers, interrupts, and the
+//! memory that it can reach.
 //!
 //! A node that is not "okay" does not exist, and neither do those below it.
 
@@ -18,21 +18,21 @@ pub const MAX_INTERRUPTS: usize = 8;
 /// Windows through which a device reaches memory that are taken from the tree.
 pub const MAX_WINDOWS: usize = 4;
 
-/// A part of memory that a device reaches, and where it sees it.
+/// A part of memory that a device can reach, and its address on the device's bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// As the CPU sees it.
     pub memory: Region,
-    /// Where the device sees its first byte.
+    /// The bus address of its first byte.
     pub bus: u64,
 }
 
-/// What a driver needs to know of its device.
+/// The information that a driver needs about its device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Which node: its place in the tree.
+    /// The position of its node in the tree.
     pub node: usize,
-    /// The node's path, cut if it does not fit.
+    /// The node's path, truncated if it does not fit.
     pub path: String<96>,
     /// Its registers.
     pub registers: Vec<Region, MAX_RANGES>,
@@ -40,11 +40,11 @@ pub struct Device {
     pub interrupts: Vec<Interrupt, MAX_INTERRUPTS>,
     /// The memory that it reaches.
     pub windows: Vec<Window, MAX_WINDOWS>,
-    /// Its accesses to memory see what is in the CPUs' caches.
+    /// Whether its accesses to memory are coherent with the CPUs' caches.
     pub is_coherent: bool,
 }
 
-/// Shows every node that exists, in the tree's order, until `see` says that it is enough. The tree was checked before;
+/// Calls `see` for every node that exists, in the tree's order, until it returns an error. The tree was checked before;
 /// if it was not, the walk may end early.
 // A stack frame of its own, since the path is large.
 #[inline(never)]
@@ -57,7 +57,7 @@ pub fn for_each_node<'a, E>(tree: &'a [u8], mut see: impl FnMut(&NodeView<'a, '_
         }
         let Some(scope) = path.scope() else { break };
         see(&NodeView { node, scope })?;
-        // (Deeper than the tree was when it was checked it is not.)
+        // (It cannot be deeper than the tree was when it was checked.)
         if path.enter(&node).is_err() {
             break;
         }
@@ -65,7 +65,7 @@ pub fn for_each_node<'a, E>(tree: &'a [u8], mut see: impl FnMut(&NodeView<'a, '_
     Ok(())
 }
 
-/// The value of a property of the node at a [place](NodeView::place), of a tree that was checked before.
+/// The value of a property of the node at a [place](NodeView::place), in a tree that was checked before.
 pub fn property_at<'a>(tree: &'a [u8], place: usize, name: &str) -> Option<&'a [u8]> {
     let mut inside = Blob::checked(tree).ok()?.tokens_at(place)?.properties();
     inside.find(|(known, _)| *known == name).map(|(_, value)| value)
@@ -83,7 +83,7 @@ impl<'a> NodeView<'a, '_> {
         self.node.is_compatible(&[name])
     }
 
-    /// Whether this is its path. Costs its length.
+    /// Whether this is its path. O(length of the path).
     pub fn has_path(&self, wanted: &str) -> bool {
         path(&self.scope, &self.node) == wanted
     }
@@ -98,7 +98,7 @@ impl<'a> NodeView<'a, '_> {
         self.node.property(name)
     }
 
-    /// As the CPU sees them, its registers that are memory mapped.
+    /// Its memory-mapped registers, at the CPU's addresses.
     pub fn registers(&self) -> impl Iterator<Item = Region> + '_ {
         (0..MAX_RANGES).map_while(|index| self.scope.mmio(&self.node, index))
     }
@@ -116,7 +116,7 @@ impl<'a> NodeView<'a, '_> {
         }
     }
 
-    /// The memory that the device reaches: all, where no bus above has `dma-ranges`.
+    /// The memory that the device can reach: all, if no bus above it has `dma-ranges`.
     fn windows(&self) -> Vec<Window, MAX_WINDOWS> {
         let Some((ranges, bus, parent, above)) = self.scope.dma_ranges() else {
             let all = Window { memory: Region { base: 0, size: PA_LIMIT }, bus: 0 };

@@ -1,6 +1,6 @@
 //! The pins of serial ports on Broadcom's chips: each pin connects to one of several internal devices.
 //!
-//! A port's `pinctrl-0` names groups of pins and what they are set to (`brcm,pins`, `brcm,function`). If a device is
+//! A port's `pinctrl-0` names groups of pins and their functions (`brcm,pins`, `brcm,function`). If a device is
 //! soldered to those, as Bluetooth is to a Pi 4's PL011, the kernel's output would reach no person. Such a port is
 //! moved to the pins of the port with a connector, if the tree has a group for that. The group is found by its name,
 //! which begins like those of the port's own ("uart0_gpio14" beside "uart0_gpio32").
@@ -10,10 +10,10 @@ use heapless::Vec;
 use super::walk::{Cells, Node};
 use super::{Board, Region};
 
-/// The most pins that are set for a port.
+/// The maximum number of pins that are set for a port.
 pub const MAX_PINS: usize = 8;
 
-/// A pin and what it is set to.
+/// A pin and its function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pin {
     /// Its number.
@@ -25,7 +25,7 @@ pub struct Pin {
 /// The function of a pin that leads nowhere.
 const INPUT: u8 = 0;
 
-/// What the pins of a port have to be set to.
+/// The settings for the pins of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     /// The registers of the pin controller.

@@ -17,13 +17,13 @@ bitflags! {
         const NO_MAP = 1;
         /// The kernel may use it if it can give it back; with `SHARED_POOL` this is a CMA area.
         const REUSABLE = 2;
-        /// The area from which devices without one of their own allocate.
+        /// The area from which devices without their own area allocate.
         const CMA_DEFAULT = 4;
         /// Compatible with `shared-dma-pool`.
         const SHARED_POOL = 8;
         /// From the memory reservation block, not from a node.
         const MEMRESERVE = 16;
-        /// Two or more reservations and what lies between them, for want of room in the list.
+        /// Two or more reservations and the memory between them, for lack of room in the list.
         const JOINED = 32;
     }
 }
@@ -77,7 +77,7 @@ impl Board {
                 let full_name = name(node.name, node.unit);
                 let cells = counts.address.checked_add(counts.size).filter(|cells| *cells > 0);
                 if reg.is_empty() || cells.is_none_or(|cells| reg.len() % (4 * cells) != 0) {
-                    // What is there as a whole counts.
+                    // An existing region is used as a whole.
                     self.warn(Oddity::BadRegion, &full_name, 0, 0);
                 }
                 for pair in pairs(reg, counts) {
@@ -143,7 +143,8 @@ impl Board {
         self.reserved[at] = joined;
     }
 
-    /// Says which reservations are several, and what lies between them; each once, however many they are.
+    /// Reports which reservations were joined from several, and the memory between them; each once, however many they
+    /// are.
     fn name_joined(&mut self) {
         for at in 0..self.reserved.len() {
             let Reservation { name, region, flags } = self.reserved[at].clone();
@@ -247,8 +248,8 @@ mod tests {
     use super::super::MAX_RESERVATIONS;
     use super::*;
 
-    /// What may not be mapped stays unmapped, what is lent to nobody is not lent, and only boot loaders' entries stay
-    /// theirs.
+    /// Memory that must not be mapped stays unmapped, memory that is not lent stays so, and only the boot loader's
+    /// entries are marked as such.
     #[test]
     fn a_joined_reservation_is_as_strict_as_both() {
         const BASE: u64 = 1 << 30;

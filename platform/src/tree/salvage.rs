@@ -11,10 +11,10 @@ use super::Region;
 use super::blob::{BEGIN_NODE, END_NODE, MAX_DEPTH, NOP, PROP, be32};
 use super::walk::{CellCounts, pairs, text, translate_once};
 
-/// Ports that are reported at most.
+/// The maximum number of ports that are reported.
 pub const MAX_PORTS: usize = 4;
 
-/// What was found in a tree that may be damaged anywhere.
+/// The usable parts of a tree that may be damaged anywhere.
 #[derive(Clone, Debug, Default)]
 pub struct Salvage<'a> {
     /// Registers of PL011 ports in the tree's order.
@@ -33,7 +33,7 @@ struct Open<'a> {
     reg: &'a [u8],
 }
 
-/// What `bytes` still have, before the first damage. O(size).
+/// Finds what `bytes` contain before the first damage. O(size).
 pub fn salvage(bytes: &[u8]) -> Salvage<'_> {
     let mut found = Salvage::default();
     // The scan ends at damage, which is expected here.
@@ -46,7 +46,7 @@ fn scan<'a>(bytes: &'a [u8], found: &mut Salvage<'a>) -> Option<()> {
     let strings = bytes.get(be32(bytes, 12)? as usize..)?;
     let mut at = be32(bytes, 8)? as usize;
     let mut open: Vec<Open<'_>, MAX_DEPTH> = Vec::new();
-    // Nodes below the deepest that is looked at.
+    // The number of open nodes below the deepest one that is examined.
     let mut too_deep = 0usize;
     loop {
         let token = be32(bytes, at)?;
@@ -75,7 +75,7 @@ fn scan<'a>(bytes: &'a [u8], found: &mut Salvage<'a>) -> Option<()> {
             END_NODE => {
                 let node = open.pop()?;
                 if let Some(port) = node.port(&open) {
-                    // There is room for as many as anybody tries.
+                    // There is room for as many as a caller tries.
                     let _ = found.ports.push(port);
                 }
             }

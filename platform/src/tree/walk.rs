@@ -25,7 +25,7 @@ impl Default for CellCounts {
 /// One node, with the properties that nearly every decision needs already picked out.
 #[derive(Clone, Copy)]
 pub(super) struct Node<'a> {
-    /// What comes after the node's name: its properties, its children, its end.
+    /// The tokens after the node's name: its properties, its children, its end.
     inside: Tokens<'a>,
     pub name: &'a str,
     pub unit: Option<&'a str>,
@@ -152,7 +152,7 @@ impl<'a> Iterator for Children<'a> {
     }
 }
 
-/// What a node whose children are being visited hands down to them.
+/// The values that a node passes on to its children while they are visited.
 struct Level<'a> {
     name: &'a str,
     unit: Option<&'a str>,
@@ -168,7 +168,7 @@ struct Level<'a> {
 /// tree can exhaust the boot stack.
 pub(super) struct Path<'a> {
     levels: Vec<Level<'a>, MAX_DEPTH>,
-    /// What has not been visited.
+    /// The tokens that have not been visited.
     rest: Tokens<'a>,
     /// `rest` begins inside the node that the walk met last, which was not entered.
     is_inside: bool,
@@ -260,7 +260,7 @@ impl<'a, 's> Scope<'a, 's> {
         })
     }
 
-    /// Whether `child` or a bus above says that accesses to memory see what is in caches.
+    /// Whether `child` or a bus above it is marked as coherent with the CPUs' caches.
     pub fn is_coherent(&self, child: &Node<'a>) -> bool {
         child.is_coherent || self.bus.is_coherent || self.above.iter().any(|level| level.is_coherent)
     }
@@ -303,8 +303,8 @@ impl<'a, 's> Scope<'a, 's> {
         Region::new(address, size)
     }
 
-    /// As [`Scope::translate`], for what a device on this bus sees: through `dma-ranges`, where a missing one means
-    /// that nothing changes.
+    /// As [`Scope::translate`], for a device's accesses: through `dma-ranges`; a bus without that property changes
+    /// nothing.
     pub fn translate_dma(&self, address: u64, size: u64) -> Option<u64> {
         let mut address = address;
         for (bus, parent) in self.buses() {

@@ -9,7 +9,7 @@ use crate::{arch, sys};
 /// The content of a message: a label and up to six words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Message {
-    /// What the message is.
+    /// The kind of message, as its receiver defines it.
     pub label: u64,
     /// The words; unused ones are zero.
     pub words: [u64; 6],
@@ -51,16 +51,16 @@ impl Patience {
     }
 }
 
-/// What a server received.
+/// The result of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// What came.
+    /// What was received.
     pub what: What,
     /// The events that were signalled since the last receive.
     pub events: u64,
 }
 
-/// What came.
+/// The kinds of what can be received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// Events alone.
@@ -284,7 +284,7 @@ pub fn accept(reply: u32) -> Result<[u32; HANDLES], Errno> {
     Ok(core::array::from_fn(|i| registers[1 + i] as u32))
 }
 
-/// Who calls.
+/// The caller of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The process.

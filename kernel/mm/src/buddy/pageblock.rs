@@ -47,7 +47,7 @@ impl MigrateType {
         (self as usize) < Self::PER_CPU
     }
 
-    /// As `/proc/pagetypeinfo` calls it.
+    /// The name in `/proc/pagetypeinfo`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unmovable => "Unmovable",
@@ -151,7 +151,7 @@ impl Pageblock {
         self.zone.store(zone, Relaxed);
     }
 
-    /// What its pages are used for.
+    /// The type of its pages.
     #[inline(always)]
     pub fn migrate_type(&self) -> MigrateType {
         MigrateType::of(self.types.load(Relaxed))

@@ -377,7 +377,7 @@ impl<M: Machine> Group<M> {
         &self.pressure
     }
 
-    /// What reclaim has of it.
+    /// Its lists for reclaim.
     pub fn lists(&self) -> &M::Lists {
         &self.lists
     }

@@ -2,7 +2,7 @@
 
 const WORDS: usize = 1 << 10;
 
-/// Of 2^16 numbers.
+/// The number of words for 2^16 numbers.
 pub(super) struct Ids {
     words: [u64; WORDS],
     /// A bit for each word with at least one number, and one for each word with all numbers.

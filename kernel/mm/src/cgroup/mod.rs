@@ -54,7 +54,7 @@ pub trait Machine: crate::page_alloc::Machine {
     /// Reclaim's lists for a group; defined by a higher floor.
     type Lists: Send + Sync;
 
-    /// That of a new group.
+    /// The lists of a new group.
     fn make_lists(self) -> Result<Self::Lists, AllocError>;
 
     /// Called when the group has ended; others may still use the lists.

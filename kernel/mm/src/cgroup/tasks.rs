@@ -33,7 +33,7 @@ impl Tasks {
         self.all.fetch_add(tasks, Relaxed) + tasks
     }
 
-    /// What was added stays.
+    /// Records the present number as the peak, if it is higher.
     fn note_peak(&self) {
         let now = self.all.load(Relaxed);
         if now > self.peak.load(Relaxed) {

@@ -94,7 +94,7 @@ impl<M: Machine> Drop for Contiguous<M> {
             // The object has a reference too.
             let _ = frame::page(self.object.machine, Pfn(self.first.0 + index)).unpin();
             if index % POINT_EVERY == POINT_EVERY - 1 {
-                // What has begun is completed.
+                // An operation that has begun is completed.
                 let _ = self.object.machine.resched_point();
             }
         }

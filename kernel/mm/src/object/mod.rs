@@ -87,7 +87,7 @@ impl From<ObjectError> for Errno {
 }
 
 impl From<Errno> for ObjectError {
-    /// What a pager answers.
+    /// The error of a pager.
     fn from(error: Errno) -> Self {
         match error {
             // (A killed thread's error does not matter.)
@@ -404,7 +404,7 @@ impl<M: Machine> Object<M> {
                 _ => return None,
             }
             drop(owned);
-            // (What has begun is completed.)
+            // (An operation that has begun is completed.)
             let _ = self.machine.resched_point();
         };
         // Not under the spin lock: a thread may be preempted while it has the page locked.

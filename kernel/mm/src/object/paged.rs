@@ -51,7 +51,7 @@ pub trait Pager: Send + Sync {
     /// ignored.
     fn write(&self, at: u64, frames: &[Pfn], len: usize, grows: bool) -> Result<usize, Errno>;
 
-    /// How long the file is.
+    /// The length of the file.
     fn length(&self) -> Result<u64, Errno>;
 
     /// Sets the length; new bytes are zeros.
@@ -168,7 +168,7 @@ impl<M: Machine> Object<M> {
         self.paging().is_some()
     }
 
-    /// Who that is.
+    /// The object's pager.
     pub fn pager(&self) -> Option<&dyn Pager> {
         self.paging().map(|paging| &*paging.pager)
     }

@@ -250,7 +250,7 @@ impl Radix {
     }
 }
 
-/// What [`Radix::next`] has found.
+/// The result of [`Radix::next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// A word, and its index.

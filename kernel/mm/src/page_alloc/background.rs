@@ -23,7 +23,7 @@ const KINDS: u32 = ORDERS as u32;
 /// A request that may not use CMA's pages.
 const UNMOVABLE: u32 = 1 << (KINDS + ZoneKind::COUNT as u32);
 
-/// What a node's kswapd knows.
+/// The state of a node's kswapd.
 pub(super) struct Background {
     /// The requests: bits as above.
     wanted: AtomicU32,

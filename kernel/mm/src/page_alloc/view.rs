@@ -138,6 +138,6 @@ pub struct FrameRun {
     pub len: usize,
     /// Whether the block of frames begins here, and not before the page block.
     pub is_first: bool,
-    /// What the head says.
+    /// The information in the head's record.
     pub look: Look,
 }

@@ -73,7 +73,7 @@ impl Array {
         self.len == 0
     }
 
-    /// What is in it.
+    /// Its objects.
     pub(super) fn objects(&self) -> &[usize] {
         &self.objects[..self.len]
     }

@@ -70,7 +70,7 @@ impl fmt::Display for Track {
 /// A fault found. The object is left alone: it is leaked rather than handed out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// What was wrong.
+    /// The kind of fault.
     pub fault: Fault,
     /// The cache's name; empty if there is none.
     pub cache: &'static str,

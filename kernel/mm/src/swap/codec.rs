@@ -65,7 +65,7 @@ fn is_like_text(page: &[u64; WORDS]) -> bool {
     looks.filter(|word| **word & 0x8080_8080_8080_8080 == 0).count() >= LOOKS / 4 * 3
 }
 
-/// What packing led to.
+/// The result of packing.
 pub(super) enum Packed<'a> {
     /// Smaller than the page.
     Compressed(&'a [u8]),
@@ -73,7 +73,7 @@ pub(super) enum Packed<'a> {
     Raw,
 }
 
-/// What one compression needs.
+/// The memory for one compression.
 pub(super) struct Stream {
     table: CompressTable,
     room: words::Room,

@@ -59,7 +59,7 @@ pub enum Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damaged;
 
-/// What the store has.
+/// The counts of the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// The most slots.
@@ -327,7 +327,7 @@ impl<M: Machine> Swap<M> {
         }
     }
 
-    /// What the store has now.
+    /// The present counts of the store.
     pub fn stats(&self) -> Stats {
         let slots = self.slots.load(Relaxed);
         let store = self.store.lock();

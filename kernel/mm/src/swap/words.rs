@@ -175,7 +175,7 @@ impl<'a, const BITS: u32> Packed<'a, BITS> {
     }
 }
 
-/// What decoding a page needs.
+/// The state for decoding a page.
 struct Decoder<'a> {
     dictionary: &'a mut [u64; ENTRIES],
     /// The last word that is not zero.

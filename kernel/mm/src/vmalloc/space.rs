@@ -85,7 +85,7 @@ pub struct AreaInfo {
     pub start: VirtAddr,
     /// Pages, without the guard.
     pub pages: usize,
-    /// What the area is for.
+    /// The purpose of the area.
     pub kind: AreaKind,
     /// The first frame, of areas that are physically contiguous.
     pub phys: Option<PhysAddr>,

@@ -188,7 +188,7 @@ impl Socket {
                     state.phase = Phase::Unconnected;
                     this.publish(&state);
                 }
-                // (What the child refers to.)
+                // (The objects that the child refers to.)
                 let peer = child.state.lock().peer.take();
                 drop(peer);
                 Err(e)

@@ -38,7 +38,7 @@ pub use connect::pair;
 pub use receive::{Got, Receive};
 pub use send::{Extra, Outgoing};
 
-/// How messages are kept apart.
+/// The kind of a socket: how messages are delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Not at all.
@@ -95,7 +95,7 @@ struct State {
     /// It is closed.
     is_dead: bool,
     error: Option<Errno>,
-    /// Who made the other end.
+    /// The credentials of the other end's creator.
     peer_credentials: Option<Ucred>,
     /// Sockets to be notified when there is room again. The list owns a reference to each.
     blocked: LinkedList<InBlocked>,
@@ -330,7 +330,7 @@ impl Socket {
         self.state.lock().peer.clone().ok_or(Errno::ENOTCONN)
     }
 
-    /// Who made the other end.
+    /// The credentials of the other end's creator.
     pub fn peer_credentials(&self) -> Option<Ucred> {
         self.state.lock().peer_credentials
     }

@@ -17,13 +17,13 @@ use crate::ipc::descriptor::Descriptor;
 use crate::task::point::resched_point;
 use crate::task::wait::Sleep;
 
-/// How to receive.
+/// The parameters of a receive.
 pub struct Receive<'a> {
     /// Bytes that are wanted.
     pub len: usize,
     /// Copies bytes to the program; fewer at a bad address.
     pub put: &'a mut dyn FnMut(&[u8]) -> Result<usize, Errno>,
-    /// What is received stays there.
+    /// Whether received messages stay in the queue.
     pub peek: bool,
     /// Waits until all is there.
     pub all: bool,
@@ -33,7 +33,7 @@ pub struct Receive<'a> {
     pub names: bool,
 }
 
-/// What was received.
+/// The result of a receive.
 #[derive(Default)]
 pub struct Got {
     /// Bytes that were copied.

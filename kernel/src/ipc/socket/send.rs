@@ -60,7 +60,7 @@ impl Drop for Attached {
     }
 }
 
-/// What is sent.
+/// The parameters of a send.
 pub struct Outgoing<'a> {
     /// How many bytes.
     pub len: usize,

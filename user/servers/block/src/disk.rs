@@ -97,7 +97,7 @@ pub fn write(disk: &mut dyn Disk, at: u64, bytes: &[u8]) -> Result<usize, Errno>
         let here = at + done as u64;
         let part = &bytes[done..done + piece(disk, here, bytes.len() - done)];
         match write_part(disk, here, part) {
-            // What was written counts.
+            // Bytes that were written count.
             Err(_) if done > 0 => break,
             written => written?,
         }

@@ -62,12 +62,12 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What a table says.
+/// The contents of a table.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// The partitions.
     pub partitions: Vec<Partition>,
-    /// What is wrong with it.
+    /// Its defects.
     pub damage: Vec<Damage>,
 }
 

@@ -30,7 +30,7 @@ const FURTHER: u64 = 259;
 /// The naming scheme of a driver's disks, as on Linux.
 #[derive(Clone, Copy, Debug)]
 pub struct Naming {
-    /// What all names begin with.
+    /// The prefix of all names.
     pub prefix: &'static [u8],
     /// The suffix of the first one; the next character for the next one.
     pub first: u8,

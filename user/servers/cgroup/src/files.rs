@@ -21,9 +21,9 @@ pub struct File {
     pub of: u32,
     /// Whether the root has it.
     pub is_root: bool,
-    /// What it says.
+    /// Writes its content.
     pub read: Option<Read>,
-    /// What writing does.
+    /// The effect of a write.
     pub write: Option<Write_>,
     /// Whether writing sets a trigger of the group's pressure.
     pub takes_triggers: bool,
@@ -102,7 +102,7 @@ pub const FILES: &[File] = &[
     tasks_file("pids.peak", |_, group, out| write_count(out, group.tasks_peak), None),
 ];
 
-/// What can be distributed.
+/// Controllers that can be distributed.
 /// The maximum number of tasks on Linux.
 const MOST_TASKS: u64 = 1 << 22;
 

@@ -172,7 +172,7 @@ impl<D: Disk> Device<D> {
     }
 }
 
-/// What a disk has answered.
+/// An error of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure(pub Errno);
 

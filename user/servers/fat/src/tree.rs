@@ -53,7 +53,7 @@ pub(crate) struct Inner<D: Disk> {
     pub kernel: Rc<dyn Kernel>,
 }
 
-/// Who asks.
+/// The caller's identity.
 pub(crate) struct Asker<'a> {
     identity: (u32, u32),
     kernel: &'a dyn Kernel,

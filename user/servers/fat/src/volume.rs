@@ -34,7 +34,7 @@ pub enum News {
 
 /// A mounted file system.
 pub struct Volume<D: Disk> {
-    /// What `hadris-fat` knows of it.
+    /// The file system in `hadris-fat`.
     pub fat: FatFs<Device<D>>,
     device: Device<D>,
     is_read_only: bool,

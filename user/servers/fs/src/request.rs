@@ -109,7 +109,7 @@ pub struct Answer {
     pub label: u64,
     /// The words.
     pub words: [u64; 6],
-    /// What goes to window 1.
+    /// The text for window 1.
     pub text: Vec<u8>,
     /// A handle in the answer, and its rights.
     pub handle: Option<(u32, u32)>,

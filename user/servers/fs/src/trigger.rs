@@ -8,7 +8,7 @@ use quire_abi::pressure::trigger::{PERIOD, is_sound};
 use crate::request::Answer;
 use crate::who::Who;
 
-/// What a text asks for.
+/// The trigger that a text describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// Whether it is about full pressure instead of some.

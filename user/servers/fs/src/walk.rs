@@ -62,7 +62,7 @@ pub struct End {
     pub directory: u32,
     /// The last part.
     pub last: Last,
-    /// What is there.
+    /// The node, if it exists.
     pub node: Option<u32>,
     /// Whether slashes follow.
     pub slash: bool,
@@ -99,7 +99,7 @@ pub enum Walked<N> {
         directory: N,
         /// The last part.
         last: Last,
-        /// What is there.
+        /// The node, if it exists.
         node: Option<N>,
         /// Whether slashes follow. If the node is not a directory, most operations then fail with ENOTDIR.
         slash: bool,

@@ -1,4 +1,4 @@
-//! What writing to files does.
+//! The effects of writing to files.
 
 use quire_abi::Errno;
 

@@ -18,7 +18,7 @@ use crate::process::Subject;
 use crate::system::GROUPS;
 use crate::{change, machine, process, settings, system};
 
-/// What a fixed name is.
+/// The kind of a fixed name.
 pub enum Fixed {
     /// A directory, with its path.
     Directory(&'static str),
@@ -169,7 +169,7 @@ pub struct File {
     pub is_private: bool,
     /// Whether each thread has one too.
     pub is_of_threads: bool,
-    /// What writing to it does.
+    /// The effect of a write.
     pub write: Option<change::Change>,
 }
 

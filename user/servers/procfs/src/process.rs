@@ -20,7 +20,7 @@ const RESIDENT: usize = 5;
 /// `oom_score_adj` of processes that are never chosen.
 const NEVER: i32 = -1000;
 
-/// Whom a text is about.
+/// The process or thread that a text is about.
 pub struct Subject<'a> {
     /// The kernel.
     pub facts: &'a dyn Facts,

@@ -19,9 +19,9 @@ use quire_procfs::serve::serve;
 
 struct Machine {
     ended: Cell<bool>,
-    /// Who asks.
+    /// The caller.
     caller: Cell<(u32, u32)>,
-    /// What was changed.
+    /// The changes that were made.
     changes: RefCell<Vec<String>>,
     marks: RefCell<Marks>,
     /// The file system that is requested.

@@ -14,7 +14,7 @@ pub const MOST: usize = 1 << 16;
 /// The maximum number of uses of a slot: a number has 48 bits in total.
 const USES: u64 = 1 << 32;
 
-/// What a node is.
+/// The kind of a node.
 pub enum Kind {
     /// A directory.
     Directory(Directory),
@@ -28,7 +28,7 @@ pub enum Kind {
 
 /// A file, directory or link. The attributes of files are in their objects.
 pub struct Node {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Permissions.
     pub mode: u32,

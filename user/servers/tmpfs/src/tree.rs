@@ -35,7 +35,7 @@ pub struct Tree<O: Objects> {
     bytes: usize,
 }
 
-/// Who asks, of a tree.
+/// The caller of an operation on a tree.
 pub struct Asker<'a, O> {
     /// User and group.
     pub identity: (u32, u32),
@@ -363,7 +363,7 @@ impl<O: Objects> Tree<O> {
     }
 }
 
-/// What is to be made.
+/// The node to be made.
 #[derive(Clone, Copy)]
 pub enum Make<'a> {
     /// A directory.

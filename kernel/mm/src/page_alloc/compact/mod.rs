@@ -45,7 +45,7 @@ pub trait MovePages: Sync {
     fn move_page(&self, from: Pfn, to: Pfn) -> bool;
 }
 
-/// What a compaction has done.
+/// The result of a compaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compacted {
     /// Page blocks that were emptied.

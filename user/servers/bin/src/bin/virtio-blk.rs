@@ -31,7 +31,7 @@ const QUEUE: u16 = 0;
 const QUEUE_SIZE: usize = 4;
 
 bitflags! {
-    /// What a disk may offer.
+    /// Features that a disk may offer.
     #[derive(Clone, Copy, Debug)]
     struct Features: u64 {
         /// It cannot be written.
@@ -82,7 +82,7 @@ struct VirtioDisk {
     physical: u32,
     /// The maximum number of sectors of a discard, 0 if unsupported.
     discard_most: u32,
-    /// What the interrupt signals.
+    /// The receiver of the interrupt.
     bell: Receiver,
     interrupt: Interrupt,
     data: Slot,

@@ -147,7 +147,7 @@ thread_local! {
     static NEWS: RefCell<Vec<News>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What was reported in this thread.
+/// The news that was reported in this thread.
 pub fn news() -> Vec<News> {
     NEWS.with(|news| news.take())
 }
