@@ -31,7 +31,7 @@ macro_rules! address {
                 self.0
             }
 
-            /// The start of the page that this lies in.
+            /// The start of the page that contains this address.
             #[inline(always)]
             pub const fn page_floor(self) -> Self {
                 Self(self.0 & !(PAGE_SIZE - 1))
@@ -133,7 +133,7 @@ impl Pfn {
 }
 
 impl PhysAddr {
-    /// The frame that this lies in.
+    /// The frame that contains this address.
     #[inline(always)]
     pub const fn pfn(self) -> Pfn {
         Pfn(self.0 >> PAGE_SHIFT)

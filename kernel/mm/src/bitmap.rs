@@ -1,4 +1,4 @@
-//! Bitmaps, word by word: runs of clear bits, and the words that a run lies in.
+//! Bitmaps, word by word: runs of clear bits, and the words that contain a run.
 //!
 //! The caller owns the words and accesses them; this module only computes which words and which bits.
 
@@ -34,7 +34,7 @@ fn last_set(word: impl Fn(usize) -> u64, bits: Range<usize>) -> Option<usize> {
     })
 }
 
-/// The words that a range of bits lies in, each with a mask of the range's bits in it.
+/// The words that contain a range of bits, each with a mask of the range's bits in it.
 pub(crate) fn words(bits: Range<usize>) -> impl DoubleEndedIterator<Item = (usize, u64)> {
     (bits.start / 64..bits.end.div_ceil(64)).map(move |index| {
         let from = bits.start.saturating_sub(index * 64);

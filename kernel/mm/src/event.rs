@@ -50,7 +50,7 @@ events! {
     FaultFailed = "pgfault_failed",
     /// Whole pages of 2 MiB that faults have brought.
     HugeFault = "thp_fault_alloc",
-    /// A fault that wanted one, and there was none.
+    /// A fault that wanted such a page, when there was none.
     HugeFallback = "thp_fault_fallback",
     /// Parts of 2 MiB of programs' memory that were collapsed: 512 pages, brought together, under one entry.
     HugeCollapse = "thp_collapse_alloc",
@@ -60,17 +60,17 @@ events! {
     HugeWhole = "thp_join_page",
     /// Whole pages of 2 MiB that were taken apart.
     HugeApart = "thp_split_page",
-    /// Whole pages of 2 MiB that were freed as such.
+    /// Whole pages of 2 MiB that were freed as a whole.
     HugeFree = "thp_free_page",
     /// Entries of 2 MiB that became tables.
     HugeSplit = "thp_split_pmd",
     /// Pages given to user memory.
     UserAlloc = "pguser_alloc",
-    /// Pages that user memory gave back.
+    /// Pages that user memory returned.
     UserFree = "pguser_free",
     /// Pages of memory objects that were made.
     ObjectAlloc = "pgobject_alloc",
-    /// Those that are none any more.
+    /// Pages of memory objects that no longer belong to one.
     ObjectFree = "pgobject_free",
     /// Pages that were moved to another frame.
     PageMoved = "pgmigrate_success",
@@ -78,13 +78,13 @@ events! {
     PageStays = "pgmigrate_fail",
     /// Requests for which memory was compacted.
     CompactStall = "compact_stall",
-    /// Those that got a block by it.
+    /// Requests that got a block in this way.
     CompactSuccess = "compact_success",
     /// Those that did not.
     CompactFail = "compact_fail",
-    /// Frames that compaction has looked at, to move pages out of them.
+    /// Frames that compaction has examined, in order to move pages out of them.
     CompactScanned = "compact_migrate_scanned",
-    /// Frames that it has taken, to move pages there.
+    /// Frames that it has taken as destinations of pages.
     CompactFreeScanned = "compact_free_scanned",
     /// Pages that it wanted to move.
     CompactIsolated = "compact_isolated",
@@ -92,13 +92,13 @@ events! {
     SwapOut = "pswpout",
     /// Pages that came back from swap.
     SwapIn = "pswpin",
-    /// Pages that programs have given up (MADV_FREE).
+    /// Pages that programs have marked as freeable (MADV_FREE).
     LazyFree = "pglazyfree",
-    /// Those of them that were freed under pressure.
+    /// Of these, pages that were freed under pressure.
     LazyFreed = "pglazyfreed",
     /// Pages of paged files that were brought in.
     PagedIn = "pgpgin_pages",
-    /// Pages of paged files that were taken out of memory.
+    /// Pages of paged files that were dropped from memory.
     PagedOut = "pgdrop_pages",
     /// Pages of paged files that were written back.
     WrittenBack = "nr_written",
@@ -108,13 +108,13 @@ events! {
     ArchiveNode = "archive_nodes",
     /// Rounds of direct reclaim.
     AllocStall = "allocstall",
-    /// Pages that threads which waited for memory, or for room in their control group, took from programs.
+    /// Pages of programs that were reclaimed by threads which waited for memory, or for room in their control group.
     StealDirect = "pgsteal_direct",
-    /// Pages that kswapd took from programs.
+    /// Pages of programs that were reclaimed by kswapd.
     StealKswapd = "pgsteal_kswapd",
-    /// Times that kswapd has begun to balance a node.
+    /// How often kswapd has begun to balance a node.
     Background = "pageoutrun",
-    /// Calls of shrinkers that had something to give.
+    /// Calls of shrinkers that had something to free.
     ShrinkerCall = "shrinker_calls",
     /// Pages that shrinkers gave back.
     ShrinkerPages = "shrinker_pages",

@@ -1,7 +1,8 @@
 //! Allocation whose failure is a value.
 //!
 //! After boot the kernel uses none of `alloc`'s infallible constructors (`Box::new`, `Arc::new`, `Vec::push`,
-//! `format!`): they abort when memory is gone. These replace them; clippy's `disallowed-methods` enforces that.
+//! `format!`): they abort if memory is exhausted. The functions here replace them; clippy's `disallowed-methods`
+//! enforces that.
 
 use alloc::alloc::Layout;
 use alloc::boxed::Box;

@@ -8,22 +8,22 @@ use crate::fallible::AllocError;
 use crate::page::{Page, PageFlags, PageState};
 use crate::page_alloc::Gfp;
 
-/// A frame for a process's memory, charged, with one reference. Zeroed if asked. Waits by all means: the caller holds
-/// no lock.
+/// A frame for a process's memory, charged, with one reference. Zeroed if requested. Waits as long as necessary: the
+/// caller holds no lock.
 pub fn alloc_user<M: Machine>(machine: M, zeroed: bool) -> Result<Pfn, AllocError> {
     let gfp = if zeroed { Gfp::HIGHUSER_MOVABLE | Gfp::ZERO } else { Gfp::HIGHUSER_MOVABLE };
     let group = machine.groups().charge()?;
     alloc_charged(machine, gfp, group)
 }
 
-/// As [`alloc_user`], without waiting, with an allocation that does not either.
+/// As [`alloc_user`], without waiting; `gfp` must not allow waiting either.
 #[inline(always)]
 pub(crate) fn alloc_user_now<M: Machine>(machine: M, gfp: Gfp) -> Result<Pfn, AllocError> {
     let group = machine.groups().charge_now()?;
     alloc_charged(machine, gfp, group)
 }
 
-/// A frame for user memory that is charged to a group already; its record says so from now on. On an error the charge
+/// A frame for user memory that is already charged to a group, which is entered into its record. On an error the charge
 /// ends.
 #[inline(always)]
 pub(crate) fn alloc_charged<M: Machine>(machine: M, gfp: Gfp, group: u16) -> Result<Pfn, AllocError> {
@@ -42,15 +42,15 @@ pub(crate) fn alloc_charged<M: Machine>(machine: M, gfp: Gfp, group: u16) -> Res
     }
 }
 
-/// The record of a new frame says that it is charged to a group.
+/// Enters the group that a new frame is charged to into its record.
 #[inline(always)]
 pub(crate) fn note_group<M: Machine>(machine: M, pfn: Pfn, group: u16) {
     page(machine, pfn).begin_charge(group);
     machine.pages().note_group(pfn, group);
 }
 
-/// The new frame `to`, which nobody knows, is charged in place of the page at `from`, which is frozen, and is what that
-/// is for reclaim; but on another node, whose lists are others, it is new.
+/// Charges the new frame `to`, which nobody knows, in place of the page at `from`, which is frozen, and gives it the
+/// same state for reclaim; but on another node, which has other lists, the page counts as new.
 pub(crate) fn take_place<M: Machine>(machine: M, from: Pfn, to: Pfn) {
     let is_near = machine.pages().node_of(from) == machine.pages().node_of(to);
     page(machine, to).take_place_of(page(machine, from), is_near);
@@ -70,21 +70,22 @@ fn end_charge<M: Machine>(machine: M, group: u16, pages: usize) {
     }
 }
 
-/// A frame that was charged will stay for good, and is the machine's.
+/// Ends the charge of a frame that will stay for good, and belongs to the machine.
 pub(crate) fn forget_charge<M: Machine>(machine: M, pfn: Pfn) {
     let page = page(machine, pfn);
     end_charge(machine, page.control_group(), 1);
     page.set_control_group(0);
 }
 
-/// A zeroed frame for programs' memory that stays where it is: never in memory that has to be given back.
+/// A zeroed frame for programs' memory that cannot move: never in memory that must be evacuable.
 pub fn alloc_unmovable<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     let pfn = machine.pages().alloc_raw(0, Gfp::KERNEL | Gfp::ZERO)?;
     machine.count(Event::UserAlloc, 1);
     Ok(pfn)
 }
 
-/// Frames for pages that the program has not accessed yet. What is charged and not allocated is uncharged in the end.
+/// Frames for pages that the program has not accessed yet. Frames that are charged and not allocated are uncharged at
+/// the end.
 pub(crate) struct Ahead<M: Machine> {
     machine: M,
     group: u16,
@@ -99,7 +100,7 @@ impl<M: Machine> Ahead<M> {
         Self { machine, group, left }
     }
 
-    /// A zeroed one; gives up early.
+    /// A zeroed frame; gives up early.
     #[inline(always)]
     pub fn alloc(&mut self) -> Result<Pfn, AllocError> {
         let gfp = Gfp::HIGHMEM | Gfp::MOVABLE | Gfp::NOWAIT | Gfp::NORETRY | Gfp::NOMEMALLOC | Gfp::ZERO;
@@ -125,11 +126,11 @@ impl<M: Machine> Drop for Ahead<M> {
     }
 }
 
-/// A zeroed block of 2 MiB for a process's memory, charged, with one reference: at once or not at all. `point` is
-/// called now and then while it is cleared; if that fails, so does this.
+/// A zeroed block of 2 MiB for a process's memory, charged, with one reference; does not wait. `point` is called
+/// regularly while the block is cleared; if it fails, this does too.
 pub(crate) fn alloc_block<M: Machine>(machine: M, order: u32, point: impl Fn() -> bool) -> Result<Pfn, AllocError> {
     const GFP: Gfp = Gfp::HIGHMEM.union(Gfp::MOVABLE).union(Gfp::NOWARN).union(Gfp::NORETRY).union(Gfp::NOMEMALLOC);
-    /// Pages that are cleared between two points.
+    /// The number of pages that are cleared between two points.
     const AT_ONCE: usize = 32;
     let pages = 1 << order;
     let group = machine.groups().charge_block(pages)?;
@@ -160,19 +161,19 @@ pub(crate) fn free_block<M: Machine>(machine: M, pfn: Pfn, order: u32) {
     unsafe { machine.pages().free_pages(pfn, order) }
 }
 
-/// A frame for a page that moves there, and whose charge it takes; nobody is killed for it.
+/// A frame for a page that moves there, and whose charge it takes; no process is killed for it.
 pub fn alloc_to_move<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     let pfn = machine.pages().alloc_raw(0, Gfp::HIGHUSER_MOVABLE | Gfp::NORETRY | Gfp::NOWARN)?;
     machine.count(Event::UserAlloc, 1);
     Ok(pfn)
 }
 
-/// A frame for what makes others free soon: at once, and from the reserves. Under locks.
+/// A frame that soon allows others to be freed: without waiting, and from the reserves. May be called under locks.
 pub fn alloc_from_reserves<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     machine.pages().alloc_raw(0, Gfp::MEMALLOC | Gfp::NOWARN | Gfp::NORETRY)
 }
 
-/// A block whose frames are single ones, for pages that move there, and whose charges they take; nobody is killed for it.
+/// A block of single frames for pages that move there; their charges move with them. No process is killed for it.
 pub(crate) fn alloc_places<M: Machine>(machine: M, order: u32) -> Result<Pfn, AllocError> {
     let first = machine.pages().alloc_raw(order, Gfp::HIGHUSER_MOVABLE | Gfp::NORETRY | Gfp::NOWARN)?;
     let frames = 1 << order;
@@ -181,30 +182,32 @@ pub(crate) fn alloc_places<M: Machine>(machine: M, order: u32) -> Result<Pfn, Al
     Ok(first)
 }
 
-/// A frame for a translation table, charged; its contents are undefined. Waits by all means: the caller holds no lock.
+/// A frame for a translation table, charged; its contents are undefined. Waits as long as necessary: the caller holds
+/// no lock.
 pub fn alloc_table<M: Machine>(machine: M) -> Result<PhysAddr, AllocError> {
     let group = machine.groups().charge()?;
     alloc_charged_table(machine, Gfp::KERNEL_ACCOUNT, group).map(Pfn::addr)
 }
 
-/// As [`alloc_table`], without waiting, with an allocation that does not either.
+/// As [`alloc_table`], without waiting; `gfp` must not allow waiting either.
 pub(crate) fn alloc_table_now<M: Machine>(machine: M, gfp: Gfp) -> Result<Pfn, AllocError> {
     let group = machine.groups().charge_now()?;
     alloc_charged_table(machine, gfp, group)
 }
 
-/// A frame for a table that is charged to a group already; its record says so from now on. On an error the charge ends.
+/// A frame for a table that is already charged to a group, which is entered into its record. On an error the charge
+/// ends.
 pub(crate) fn alloc_charged_table<M: Machine>(machine: M, gfp: Gfp, group: u16) -> Result<Pfn, AllocError> {
     let allocated = machine.pages().alloc_raw(0, gfp);
     match &allocated {
-        // (No hand looks for tables, so their page blocks need not know.)
+        // (No scan searches page blocks for tables, so their page blocks need not record the group.)
         Ok(pfn) => page(machine, *pfn).begin_charge(group),
         Err(_) => end_charge(machine, group, 1),
     }
     allocated
 }
 
-/// A new frame that was charged becomes a table, whose record has another form: the number of its group.
+/// Turns a new, charged frame into a table, whose record has another form; returns the number of its group.
 pub(crate) fn make_table<M: Machine>(machine: M, table: PhysAddr) -> u16 {
     let page = page(machine, table.pfn());
     let group = page.control_group();
@@ -245,8 +248,8 @@ pub fn free<M: Machine>(machine: M, pfn: Pfn) {
 }
 
 /// Makes a new frame page `index` of the object at `owner`, with a reference for the object and one for the caller.
-/// From now on it can be found, and leads to the object. Under the object's lock, which protects its membership in the
-/// object's tree from then on. The flags say what backs it.
+/// From now on it can be found, and refers to the object. Under the object's lock, which protects its membership in the
+/// object's tree from then on. The flags tell its backing.
 #[inline(always)]
 pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize, flags: PageFlags) {
     let page = page(machine, pfn);

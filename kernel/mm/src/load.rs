@@ -1,5 +1,5 @@
-//! Load averages: how many threads run or could, averaged over one, five and fifteen minutes, as Linux does: every five
-//! seconds each average goes a part of the way to the present number.
+//! Load averages: the number of threads that are running or runnable, averaged over one, five and fifteen minutes, as
+//! on Linux: every five seconds each average moves by a part of its distance to the present number.
 
 /// Bits behind the point.
 pub const SHIFT: u32 = 11;
@@ -9,14 +9,14 @@ pub const PERIOD: u64 = 5_000_000_000;
 
 const ONE: u64 = 1 << SHIFT;
 
-/// What is left of an old value after a period: e to the power of minus five seconds in 1, 5 and 15 minutes.
+/// The part of an old value that remains after a period: e to the power of minus five seconds in 1, 5 and 15 minutes.
 const KEPT: [u64; 3] = [1884, 2014, 2037];
 
-/// The averages of 1, 5 and 15 minutes, with [`SHIFT`] bits behind the point.
+/// The averages over 1, 5 and 15 minutes, with [`SHIFT`] fractional bits.
 pub type Averages = [u64; 3];
 
-/// The averages after some periods of which the last one ends with `active` threads, and all before with none: nobody
-/// looks while the machine is idle.
+/// The averages after some periods, at the end of the last of which there are `active` threads, and none at the end of
+/// the others: nothing is sampled while the machine is idle.
 pub fn after(averages: Averages, periods: u64, active: u64) -> Averages {
     let idle = periods.saturating_sub(1);
     let mut new = averages;
@@ -29,7 +29,7 @@ pub fn after(averages: Averages, periods: u64, active: u64) -> Averages {
     new
 }
 
-/// One period, of which `kept` is left. A rising average is rounded up, so that it comes to its goal.
+/// One period, after which the part `kept` remains. A rising average is rounded up, so that it reaches its goal.
 fn step(average: u64, kept: u64, goal: u64) -> u64 {
     let sum = average * kept + goal * (ONE - kept);
     let round = if goal >= average { ONE - 1 } else { 0 };

@@ -13,7 +13,7 @@ use quire_abi::Errno;
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::event::Event;
 
-/// The most CPUs that a kernel serves: per-CPU arrays have this length.
+/// The maximum number of CPUs that the kernel supports: per-CPU arrays have this length.
 pub const MAX_CPUS: usize = 16;
 
 /// An address-space identifier of the TLB.
@@ -30,7 +30,7 @@ impl From<Killed> for Errno {
     }
 }
 
-/// The resource limits that bear on an address space. They are those of the process that calls, as on Linux: processes
+/// The resource limits that apply to an address space. They are those of the calling process, as on Linux: processes
 /// that share a space may have different ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -41,7 +41,7 @@ pub enum Limit {
     Data = 1,
     /// `RLIMIT_STACK`.
     Stack = 2,
-    /// `RLIMIT_MEMLOCK`; none for whoever may lock without.
+    /// `RLIMIT_MEMLOCK`; unlimited for a process with the privilege to lock memory.
     MemLock = 3,
 }
 
@@ -57,14 +57,14 @@ pub trait Threads: Copy + Send + Sync + 'static {
         false
     }
 
-    /// A preemption point in work whose length a program sets. `Err` if the calling thread was killed: work that can
-    /// stop halfway does. The caller holds no spin lock.
+    /// A preemption point in work whose length a program determines. `Err` if the calling thread was killed: then work
+    /// that can stop halfway stops. The caller holds no spin lock.
     #[inline(always)]
     fn resched_point(self) -> Result<(), Killed> {
         Ok(())
     }
 
-    /// Whether the caller may wait for memory, locks apart: for assertions.
+    /// Whether the caller may wait for memory, apart from the locks that it holds: for assertions.
     #[inline(always)]
     fn may_wait(self) -> bool {
         true
@@ -83,11 +83,12 @@ pub trait Threads: Copy + Send + Sync + 'static {
         which.map(|which| self.limit(which))
     }
 
-    /// The calling thread has brought a page back from swap, which counts as a major fault of its.
+    /// Notes that the calling thread has brought a page back from swap, which counts as one of its major faults.
     fn note_major_fault(self) {}
 
-    /// The calling thread waits for memory from now on, which is no progress. The answer, the number of its control
-    /// group, is for [`Threads::end_stall`]; `None` if it waited already ([`crate::psi::Stall`]).
+    /// Notes that the calling thread waits for memory from now on, and so makes no progress. The result, the number of
+    /// its control group, must be passed to [`Threads::end_stall`]; `None` if it already waited
+    /// ([`crate::psi::Stall`]).
     fn begin_stall(self) -> Option<u16> {
         None
     }

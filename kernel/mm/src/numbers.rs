@@ -1,14 +1,14 @@
-//! Small numbers that are given out in a round: a number that has been given back comes again as late as it can.
+//! Small numbers that are assigned in turn: a number that has been returned is reused as late as possible.
 //!
 //! A bit says which numbers are in use, others which words of bits are full and which are empty, so that finding a free
-//! one, or one in use, looks at [`WORDS`]/64 words at most, however many are in use.
+//! one, or one in use, reads [`WORDS`]/64 words at most, however many are in use.
 
 /// One more than the highest number.
 pub const LIMIT: u32 = (WORDS * 64) as u32;
 
 const WORDS: usize = 512;
 
-/// Which numbers are in use. 0 is given to nobody.
+/// Which numbers are in use. 0 is never assigned.
 pub struct Numbers {
     used: [u64; WORDS],
     /// Bit `i` is set while all bits of `used[i]` are.
@@ -34,7 +34,7 @@ impl Numbers {
         Self { used, full: [0; WORDS / 64], some, last: 0 }
     }
 
-    /// The number that comes next, which [`Numbers::take`] takes; `None` if all are in use.
+    /// The next number to be assigned, which [`Numbers::take`] takes; `None` if all are in use.
     pub fn next_free(&self) -> Option<u32> {
         self.free_from(self.last + 1).or_else(|| self.free_from(1))
     }
@@ -60,7 +60,7 @@ impl Numbers {
         self.last
     }
 
-    /// Takes a number that [`Numbers::next_free`] answered.
+    /// Takes a number that [`Numbers::next_free`] returned.
     pub fn take(&mut self, number: u32) {
         let index = number as usize / 64;
         self.used[index] |= 1 << (number % 64);

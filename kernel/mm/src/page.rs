@@ -121,7 +121,7 @@ pub struct Page {
 
 const _: () = assert!(size_of::<Page>() == 32);
 
-/// What a record says at one moment: see [`Page::look`].
+/// The contents of a record at one moment: see [`Page::look`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look(u64);
 
@@ -161,7 +161,7 @@ pub const MAX_ORDER: u32 = 10;
 /// log2 of the size of a record.
 pub const PAGE_RECORD_SHIFT: u32 = 5;
 
-/// What every kernel pointer has in bits 63 to 48: TTBR1's half in the kernel, zeros on a host.
+/// Bits 63 to 48 of every kernel pointer: TTBR1's half in the kernel, zeros on a host.
 const POINTER_TOP: u64 = if cfg!(target_os = "none") { 0xffff << 48 } else { 0 };
 
 const ORDER_SHIFT: u32 = 4;
@@ -172,10 +172,10 @@ pub const INDEX_BITS: u32 = 40;
 const INDEX_HIGH_SHIFT: u32 = 24;
 const LIST_SHIFT: u32 = 12;
 const LIST_MASK: u64 = 0xf << LIST_SHIFT;
-/// The list of reclaim with pages that their program has given up (MADV_FREE), and that are to be queued. The next two
-/// have those that are.
+/// The list of reclaim with pages that their program has given up (MADV_FREE), and that are still to be queued. The
+/// next two lists have those that are queued.
 pub(crate) const GIVEN_UP: u8 = 4;
-/// The bit of lists that are no queue.
+/// The bit of lists that are not queues.
 const UNQUEUED: u8 = 8;
 /// In a `Free` head the list's migrate type takes the place of the flags.
 const FREE_LIST_SHIFT: u32 = 8;
@@ -191,7 +191,7 @@ impl Page {
         unsafe { &*machine.mem_map().add(pfn.0) }
     }
 
-    /// The frame that this is the record of.
+    /// The frame of this record.
     #[inline(always)]
     pub fn pfn<M: Machine>(&self, machine: M) -> Pfn {
         Pfn((core::ptr::from_ref(self).addr() - machine.mem_map().addr()) >> PAGE_RECORD_SHIFT)
@@ -202,7 +202,7 @@ impl Page {
         self.head.load()
     }
 
-    /// What the record says at one moment.
+    /// The contents of the record at one moment.
     #[inline(always)]
     pub fn look(&self) -> Look {
         Look(self.head())
@@ -282,9 +282,9 @@ impl Page {
         self.head.set_unless(LIST_MASK, FIRST, LAST, FIRST)
     }
 
-    /// A new page of user memory in place of `old`, which nobody else can change, is what that is for reclaim; but
-    /// without `keeps_list`, or if that stands in a queue of frames, in which this one does not, it is on the list of
-    /// new pages.
+    /// Gives a new page of user memory, which takes the place of `old`, the state that `old` has for reclaim; `old`
+    /// cannot be changed by others. But without `keeps_list`, or if `old` is in a queue of frames, in which this one is
+    /// not, it is put on the list of new pages.
     pub(crate) fn take_place_of(&self, old: &Page, keeps_list: bool) {
         const KEPT: u64 = PageFlags::RETURNED.bits() as u64 | PageFlags::REFERENCED.bits() as u64;
         let is_queued = old.list() & UNQUEUED == 0;
@@ -402,7 +402,7 @@ impl Page {
         self.put()
     }
 
-    /// How many pins it has, for people.
+    /// The number of its pins, for display.
     pub fn pins(&self) -> u32 {
         self.pins.load(Relaxed)
     }
@@ -648,9 +648,9 @@ const fn free_head(order: u32) -> u64 {
     PageState::Free as u64 | (order as u64) << ORDER_SHIFT
 }
 
-/// The head of the block that `pfn` lies in, free or allocated; `None` for a frame outside of all blocks. Stable only
-/// for a caller that holds the block, or the zone's lock. At most as many steps as there are orders: inner frames carry
-/// no pointer, their head is the nearest aligned frame whose block reaches this far.
+/// The head of the block that contains `pfn`, free or allocated; `None` for a frame outside of all blocks. Stable only
+/// if the caller holds the block, or the zone's lock. Takes at most as many steps as there are orders: inner frames
+/// carry no pointer; their head is the nearest aligned frame whose block reaches this far.
 ///
 /// # Safety
 /// The record of `pfn` exists.
@@ -666,7 +666,7 @@ pub unsafe fn compound_head<M: Machine>(machine: M, pfn: Pfn) -> Option<Pfn> {
     None
 }
 
-/// A pfn as the links hold it.
+/// A pfn in the format of the links.
 #[inline(always)]
 pub(crate) fn link(pfn: Pfn) -> u32 {
     debug_assert!(pfn.0 <= u32::MAX as usize);

@@ -42,7 +42,7 @@ const WORDS: usize = CHUNK_SIZE / GRAIN / 64;
 pub struct Offset(usize);
 
 impl Offset {
-    /// Of a static variable, `bytes` from the start of the template.
+    /// The offset of a static variable, `bytes` from the start of the template.
     pub const fn of_static(bytes: usize) -> Self {
         Self(bytes)
     }
@@ -123,7 +123,7 @@ impl<M: Machine> PerCpuAreas<M> {
         self.cpus.load(Ordering::Relaxed)
     }
 
-    /// Where `offset` is on a CPU that has memory here.
+    /// The address of `offset` on a CPU that has memory here.
     #[inline]
     pub fn address(&self, cpu: usize, offset: Offset) -> NonNull<u8> {
         let base = self.bases[offset.0 / CHUNK_SIZE][cpu].load(Ordering::Relaxed);
@@ -245,7 +245,7 @@ impl<T, M: Machine> PerCpu<T, M> {
         Ok(Self { areas, offset, owns: PhantomData })
     }
 
-    /// One CPU's; `None` if that CPU has no memory here.
+    /// The value of one CPU; `None` if that CPU has no memory here.
     pub fn get(&self, cpu: usize) -> Option<&T> {
         // SAFETY: `try_new` made a `T` there, which lives as long as `self`.
         (cpu < self.areas.cpus()).then(|| unsafe { self.areas.address(cpu, self.offset).cast::<T>().as_ref() })

@@ -8,7 +8,7 @@
 //! depends on a hash of the areas' addresses, so that its depth is O(log n) whatever programs do.
 //!
 //! # Why this is not one tree with the other two
-//! Three trees keep what a subtree has at most: this one, the areas of a space (`vma/tree.rs`) and those of vmalloc
+//! Three trees keep a maximum for each subtree: this one, the areas of a space (`vma/tree.rs`) and those of vmalloc
 //! (`vmalloc/tree.rs`). What they could share is less than what sets them apart:
 //! - Insertion, removal and balancing are about 75 lines here and 110 in vmalloc's tree, which owns its nodes and so
 //!   has no unsafe code. An adapter for each of the three, and the links' accesses, would be about as many, all of them
@@ -36,7 +36,7 @@ pub const BY_PGOFF: usize = 1;
 
 type Link<T> = Option<NonNull<T>>;
 
-/// A node of spans: it stores its places in trees, and knows the pages that it covers.
+/// A node of spans: it stores its links in trees, and knows the pages that it covers.
 ///
 /// # Safety
 /// `places` returns the same pointer as long as the node lives. `first` and `last` do not change while the node is in a

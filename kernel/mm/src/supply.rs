@@ -6,7 +6,7 @@
 //! waits for the missing memory by all means: reclaim, and the OOM killer. With that memory in hand the work starts
 //! again. [`supplied`] is this loop, and frees what is left over in the end.
 //!
-//! Nothing is set aside before it was missing, so without a shortage this costs nothing. Work that needs much (fork)
+//! Nothing is set aside before it was missing, so without a shortage this costs nothing. Work that needs a lot (fork)
 //! gets twice as much each time, so the number of restarts is logarithmic in its need.
 //!
 //! Lock order: taking from a supply needs the zone's and the slab's locks only; refilling requires that none is held.
@@ -24,7 +24,7 @@ use crate::frame;
 use crate::page::Page;
 use crate::page_alloc::Gfp;
 
-/// log2 of the most pages or objects of a kind that a refill sets aside.
+/// log2 of the maximum number of pages or objects of a kind that a refill sets aside.
 const MAX_ROUNDS: u32 = 10;
 
 /// The use of a frame.
@@ -108,7 +108,7 @@ impl<M: Machine> Supply<M> {
         Self { machine, store: Cell::new(None) }
     }
 
-    /// A frame for a program's memory, with one reference. Zeroed if asked.
+    /// A frame for a program's memory, with one reference. Zeroed if requested.
     #[inline]
     pub fn user(&self, zeroed: bool) -> Result<Pfn, AllocError> {
         let gfp = const { Use::User.gfp_now() };

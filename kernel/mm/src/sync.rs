@@ -125,15 +125,15 @@ impl Rank {
     }
 }
 
-/// The ranks of sleeping locks, a bit each: those that a thread may hold over a switch.
+/// The ranks of sleeping locks, a bit for each: those that a thread may hold across a switch.
 pub const SLEEPING: u64 = WAITING
     | 1 << Rank::ReclaimTurn as u8
     | 1 << Rank::Compaction as u8
     | 1 << Rank::AddressSpace as u8
     | 1 << Rank::AddressSpaceChild as u8;
 
-/// The ranks of locks, a bit each, that a thread may hold while it waits for memory: nobody takes them who makes memory
-/// available.
+/// The ranks of locks, a bit for each, that a thread may hold while it waits for memory: no thread that makes memory
+/// available takes them.
 pub const WAITING: u64 = 1 << Rank::FileTurn as u8;
 
 /// A ticket spin lock over `T` that masks interrupts while it is held. Fair: waiters are served in order.
@@ -162,7 +162,7 @@ impl<T, M: Machine> SpinLock<T, M> {
         self.lock_as(self.rank)
     }
 
-    /// As [`SpinLock::lock`], for the second of two locks of one kind: `rank` takes the place of the lock's own.
+    /// As [`SpinLock::lock`], for the second of two locks of one kind: `rank` replaces the lock's own.
     #[inline]
     pub fn lock_as(&self, rank: Rank) -> SpinGuard<'_, T, M> {
         let irq = self.machine.irq_save();
@@ -240,7 +240,7 @@ impl<T, M: Machine> Drop for SpinGuard<'_, T, M> {
     }
 }
 
-/// Debug builds: asserts that no lock of this rank or a higher one is held, and remembers this one.
+/// Debug builds: asserts that no lock of this rank or a higher one is held, and records this one.
 #[inline]
 pub fn note_taken<M: Machine>(machine: M, rank: Rank) {
     if cfg!(debug_assertions) {
@@ -253,8 +253,8 @@ pub fn note_taken<M: Machine>(machine: M, rank: Rank) {
 }
 
 /// Debug builds: forgets a lock that [`note_taken`] remembered. A spin lock is released before those that were taken
-/// before it: each brings back the interrupt mask that it found, so in another order interrupts come in while a lock is
-/// held, and are kept out when none is.
+/// before it: each restores the interrupt mask that it found, so in another order interrupts would be enabled while a
+/// lock is held, and stay masked when none is.
 #[inline]
 pub fn note_released<M: Machine>(machine: M, rank: Rank) {
     if cfg!(debug_assertions) {

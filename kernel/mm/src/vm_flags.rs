@@ -1,5 +1,5 @@
-//! What a run of pages of an address space is and may become. Areas have these flags, and what entries of translation
-//! tables allow follows from them.
+//! The properties of a run of pages of an address space, and the ones that it may get. Areas have these flags, and the
+//! permissions in entries of translation tables follow from them.
 
 use bitflags::bitflags;
 use quire_abi::flags::Prot;
@@ -28,7 +28,7 @@ bitflags! {
         const LOCKED = 1 << 8;
         /// fork leaves it out.
         const DONTFORK = 1 << 9;
-        /// fork gives the child an empty one.
+        /// fork gives the child an empty area.
         const WIPEONFORK = 1 << 10;
         /// Not counted towards the commit limit.
         const NORESERVE = 1 << 11;

@@ -42,10 +42,10 @@ impl<T> KArc<T> {
         Ok(Self { inner })
     }
 
-    /// The first owner of what `make` makes of `from`, which comes back without memory.
+    /// The first owner of the value that `make` makes of `from`; if memory is lacking, returns `from`.
     pub fn try_new_from<S>(from: S, make: impl FnOnce(S) -> T) -> Result<Self, S> {
         let Ok(inner) = try_place::<Counted<T>>() else { return Err(from) };
-        // SAFETY: the place is free, aligned and large enough; should `make` not return, nobody has it.
+        // SAFETY: the place is free, aligned and large enough; if `make` does not return, nobody has the pointer.
         unsafe { inner.as_ptr().write(Counted { count: AtomicUsize::new(1), value: make(from) }) };
         Ok(Self { inner })
     }
@@ -54,7 +54,7 @@ impl<T> KArc<T> {
     #[inline]
     pub fn try_unshared(make: impl FnOnce() -> T) -> Result<Unshared<T>, AllocError> {
         let inner = try_place::<Counted<T>>()?;
-        // SAFETY: the place is free, aligned and large enough; should `make` not return, nobody has it.
+        // SAFETY: the place is free, aligned and large enough; if `make` does not return, nobody has the pointer.
         unsafe {
             (&raw mut (*inner.as_ptr()).value).write(make());
             (&raw mut (*inner.as_ptr()).count).write(AtomicUsize::new(1));
@@ -141,7 +141,7 @@ impl<T> KArc<T> {
 }
 
 impl<T> Unshared<T> {
-    /// From here on others may have it.
+    /// Shares the value: from here on others may own it, too.
     #[inline]
     pub fn share(self) -> KArc<T> {
         self.0

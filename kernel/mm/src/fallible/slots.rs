@@ -73,7 +73,7 @@ impl<T> Drop for Chunk<T> {
     }
 }
 
-/// [`WORD`] chunks, and what is known of them: bit `i` is about chunk `i`.
+/// [`WORD`] chunks, and their state: bit `i` is about chunk `i`.
 struct Group<T> {
     /// All of its numbers are in use.
     full: u64,
@@ -126,7 +126,7 @@ impl<T> Room<T> {
     }
 }
 
-/// What a table needs for a number, beside a chunk.
+/// What a table needs for a number, in addition to a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lack {
     needs_group: bool,
@@ -194,7 +194,7 @@ impl<T> Slots<T> {
         index * CHUNK + used.trailing_ones() as usize
     }
 
-    /// The first chunk from `from` on that is not full, or is not there.
+    /// The first chunk from `from` on that is not full, or does not exist.
     fn first_not_full(&self, from: usize) -> usize {
         let full = |word| self.group(word).map_or(0, |group| group.full);
         let (mut word, bit) = (from / WORD, from % WORD);
@@ -287,7 +287,7 @@ impl<T> Slots<T> {
     }
 
     /// Moves the directory, of `groups` places from now on, to the larger memory in `room`, which gets the old one,
-    /// empty. (They are 1,024 for a million numbers.)
+    /// empty. (There are 1,024 places for a million numbers.)
     // Nothing here allocates: the caller has seen that there is room.
     #[allow(clippy::disallowed_methods)]
     fn grow(&mut self, groups: usize, room: &mut Room<T>) {

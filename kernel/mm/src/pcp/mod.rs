@@ -82,8 +82,8 @@ impl ZoneLists {
         self.iter().map(|(order, lists)| lists.allocated() << order).sum()
     }
 
-    /// Changes how many single pages are fetched at once. Of the larger orders it is half as much memory, but one block
-    /// at least. Two such stacks for each type and order make fifteen times as many pages in all.
+    /// Changes how many single pages are fetched at once. For the larger orders it is half as much memory, but at least
+    /// one block. Two such stacks for each type and order contain fifteen times as many pages in total.
     pub(crate) fn set_batch(&self, pages: usize) {
         for (order, lists) in self.iter() {
             lists.set_batch(if order == 0 { pages } else { (pages >> (order + 1)).max(1) });
@@ -116,7 +116,7 @@ impl PerCpuLists {
         }
     }
 
-    /// Takes a block from the stack at work. By its CPU, interrupts masked, as all that follow down to
+    /// Takes a block from the active stack. Called by its CPU, with interrupts masked, as are all functions down to
     /// `count_allocated`.
     #[inline(always)]
     pub(crate) fn pop<M: Machine>(&self, frames: Frames<M>, list: List) -> Option<Pfn> {
@@ -125,13 +125,13 @@ impl PerCpuLists {
         Some(Pfn(page as usize))
     }
 
-    /// Puts a block on the stack at work; whether that was full.
+    /// Puts a block on the active stack; returns whether that was full.
     #[inline(always)]
     pub(crate) fn push<M: Machine>(&self, frames: Frames<M>, list: List, pfn: Pfn) -> bool {
         u64::from(list.pick(&self.active).push(frames, link(pfn))) > self.batch.load(Relaxed)
     }
 
-    /// Whether the stack at work is empty.
+    /// Whether the active stack is empty.
     pub(crate) fn is_empty(&self, list: List) -> bool {
         list.pick(&self.active).count() == 0
     }
@@ -146,12 +146,13 @@ impl PerCpuLists {
         list.pick(&self.active).take()
     }
 
-    /// The stack at work is empty: these blocks take its place.
+    /// Replaces the active stack, which is empty, by these blocks.
     pub(crate) fn refill(&self, list: List, chain: Chain) {
         list.pick(&self.active).fill(chain);
     }
 
-    /// The stack at work is more than full: all but the top becomes the spare. Returns the old spare, for the buddy.
+    /// Replaces the spare by the active stack, which is more than full, except its top block. Returns the old spare,
+    /// for the buddy.
     pub(crate) fn retire<M: Machine>(&self, frames: Frames<M>, list: List) -> Chain {
         let (active, spare) = (list.pick(&self.active), list.pick(&self.spare));
         let top = active.pop(frames);
@@ -183,7 +184,8 @@ impl PerCpuLists {
         self.active.iter().chain(&self.spare).map(|stack| stack.count() as usize).sum()
     }
 
-    /// Blocks allocated since boot. Of one CPU it may be below 0: what others lent it is not allocated yet.
+    /// Blocks allocated since boot. For one CPU it may be below 0: blocks that others lent it do not count as allocated
+    /// yet.
     fn allocated(&self) -> i64 {
         self.allocated.load(Relaxed) as i64
     }

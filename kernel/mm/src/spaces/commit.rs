@@ -27,7 +27,7 @@ struct Slot(AtomicIsize);
 /// See the module. Sizes are in pages.
 pub struct Commit {
     slots: [Slot; MAX_CPUS],
-    /// All that the page allocator has.
+    /// All memory of the page allocator.
     total: AtomicUsize,
     /// Slots of swap.
     swap: AtomicUsize,
@@ -49,7 +49,7 @@ impl Commit {
         }
     }
 
-    /// Pages that there are in all.
+    /// The total number of pages.
     pub fn total(&self) -> usize {
         self.total.load(Relaxed)
     }
@@ -116,7 +116,7 @@ impl Commit {
         self.slots.iter().map(|slot| slot.0.load(Relaxed)).sum()
     }
 
-    /// Pages that mode 2 promises in all (`CommitLimit`).
+    /// The limit of all promises in mode 2, in pages (`CommitLimit`).
     pub fn limit(&self) -> usize {
         let memory = match self.kbytes.load(Relaxed) {
             0 => self.total.load(Relaxed) / 100 * self.ratio.load(Relaxed),
@@ -140,7 +140,7 @@ impl Commit {
         }
     }
 
-    /// Changes a setting. Of ratio and kbytes the last one set counts, and the other becomes 0.
+    /// Changes a setting. Only the last one set of ratio and kbytes has an effect, and the other one becomes 0.
     pub fn set(&self, which: usize, value: usize) -> Result<(), Errno> {
         match which {
             setting::OVERCOMMIT_MEMORY if value <= setting::OVERCOMMIT_NEVER => self.mode.store(value, Relaxed),

@@ -16,7 +16,7 @@ pub use commit::Commit;
 pub use huge::{HugePages, Mode};
 pub use moves::{Move, Moves};
 
-/// The machine with what its address spaces share.
+/// The machine with the state that its address spaces share.
 pub trait Machine: crate::cgroup::Machine {
     /// It.
     fn spaces(self) -> &'static Spaces<Self>;
@@ -131,13 +131,14 @@ impl<M: Machine> Spaces<M> {
         self.cached.load(Ordering::Relaxed)
     }
 
-    /// Those of them that have to be written back.
+    /// Of these, pages that have to be written back.
     #[inline]
     pub fn marked(&self) -> usize {
         self.marked.load(Ordering::Relaxed)
     }
 
-    /// A locked area is no more, or not locked any more: pages that could not leave may.
+    /// Notes that a locked area has ended, or is no longer locked: pages that could not be reclaimed because of it now
+    /// can.
     #[inline]
     pub(crate) fn note_unlock(&self) {
         self.unlocks.fetch_add(1, Ordering::Relaxed);
@@ -149,8 +150,8 @@ impl<M: Machine> Spaces<M> {
         self.unlocks.load(Ordering::Relaxed)
     }
 
-    /// Whether a fifth of memory has to be written back: then whoever marks more pages writes back first, and memory
-    /// that can be taken without waiting for anybody is always there.
+    /// Whether a fifth of memory has to be written back: then a thread that marks more pages must write back first, so
+    /// that there is always memory that can be reclaimed without waiting.
     #[inline]
     pub fn must_write_back(&self) -> bool {
         let marked = self.marked();

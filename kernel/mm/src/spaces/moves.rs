@@ -39,12 +39,12 @@ impl Move {
         self.old
     }
 
-    /// The mover has made an entry a migration entry.
+    /// Notes that the mover has made an entry a migration entry.
     pub fn entry_made(&self) {
         self.entries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The mover has replaced a migration entry.
+    /// Notes that the mover has replaced a migration entry.
     pub fn entry_replaced(&self) {
         // (The former number may be 0, for an entry that an earlier move of an object's page has left over.)
         let left = self.entries.load(Ordering::Relaxed);
@@ -92,7 +92,7 @@ impl<M: Machine> Moves<M> {
         work(&this)
     }
 
-    /// A fork has copied a migration entry for `old`; the table that has the original is locked.
+    /// Notes that a fork has copied a migration entry for `old`; the table with the original is locked.
     pub fn entry_copied(&self, old: Pfn) {
         if let Some(this) = find(&self.first.lock(), old) {
             this.entries.fetch_add(1, Ordering::Relaxed);
@@ -146,7 +146,7 @@ impl<M: Machine> Moves<M> {
         }
     }
 
-    /// Wakes some of those who wait for it; whether nobody is left.
+    /// Wakes some of the threads that wait for it; returns whether none is left.
     fn wake_some(&self, this: &Move) -> bool {
         let _first = self.first.lock();
         // SAFETY: the lock is held.
@@ -200,7 +200,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::thread;
 
-    /// Movers and waiters of a few frames, on real threads: nobody misses the end of a move that was found.
+    /// Movers and waiters of a few frames, on real threads: no thread misses the end of a move that it found.
     #[test]
     fn every_waiter_learns_of_the_end() {
         const FRAMES: usize = 3;

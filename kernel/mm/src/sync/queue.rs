@@ -1,4 +1,4 @@
-//! A queue of waiting threads whose records lie on their stacks, the first one first.
+//! A queue of waiting threads, in order of arrival; their records are on their stacks.
 //!
 //! The lock that owns it protects the links. A waiter leaves the queue, under that lock, before its record ends.
 
@@ -24,7 +24,7 @@ struct Links {
     next: Option<NonNull<Waiter>>,
 }
 
-/// Threads that wait for the same, the first one first.
+/// Threads that wait for the same event, in order of arrival.
 pub struct List {
     first: Option<NonNull<Waiter>>,
     last: Option<NonNull<Waiter>>,
@@ -53,7 +53,7 @@ impl List {
     /// Appends a waiter.
     ///
     /// # Safety
-    /// It is in no list, and stays where it is until it has left this one.
+    /// It is in no list, and does not move before it has left this one.
     pub unsafe fn push(&mut self, waiter: &Waiter) {
         let waiter = NonNull::from(waiter);
         let last = self.last.replace(waiter);
@@ -70,14 +70,14 @@ impl List {
         self.first.map(|waiter| unsafe { waiter.as_ref() })
     }
 
-    /// Takes the first one out. It may be freed as soon as it learns that it has left.
+    /// Removes the first waiter. Its record may be freed as soon as its thread learns that it has left.
     pub fn pop(&mut self) {
         if let Some(first) = self.first {
             self.unlink(first);
         }
     }
 
-    /// Takes a waiter out, wherever it is; one that is in no list stays so.
+    /// Removes a waiter at any position; one that is in no list stays so.
     ///
     /// # Safety
     /// It is in no other list.

@@ -1,7 +1,7 @@
 //! A sleeping lock with readers, one intending writer, and short exclusive phases.
 //!
 //! Readers run concurrently, also with a writer that only *intends* to write: it reads, prepares and allocates while
-//! they continue. Only for the short change itself it excludes them ([`IntentGuard::write`]). Intending writers exclude
+//! they continue. It excludes them only for the short change itself ([`IntentGuard::write`]). Intending writers exclude
 //! each other, so what one has read stays valid until it writes.
 //!
 //! # Who may take it, and who may hold it
@@ -48,10 +48,10 @@ const QUEUED: u32 = 4;
 const OVERDUE: u32 = 8;
 const READER: u32 = 16;
 
-/// Readers that a release lets in at once.
+/// How many readers a release admits at once.
 const BATCH: usize = 16;
 
-/// Readers that each of them lets in.
+/// How many further readers each of them admits.
 const RELAY: usize = 2;
 
 /// See the module.
@@ -86,7 +86,7 @@ impl Wanted {
     }
 }
 
-/// Threads that wait, and the writer that waits for readers to leave.
+/// The waiting threads, and the writer that waits for readers to leave.
 struct Queue {
     readers: List,
     /// Those that want to write.
@@ -294,7 +294,7 @@ impl<T, M: Machine> SharedLock<T, M> {
         self.note_if_empty(&queue);
     }
 
-    /// Gives the lock to the first readers of the queue, `most` at most, unless there is a writer.
+    /// Gives the lock to the first readers of the queue, at most `most`, unless there is a writer.
     fn let_in(&self, queue: &mut Queue, most: usize) {
         for _ in 0..most {
             let Some(first) = queue.readers.front() else { return };
@@ -368,10 +368,10 @@ impl<T, M: Machine> Drop for ReadGuard<'_, T, M> {
     }
 }
 
-/// The sole right to write next, and to read meanwhile.
+/// The exclusive right to write next, and to read meanwhile.
 pub struct IntentGuard<'a, T, M: Machine> {
     lock: &'a SharedLock<T, M>,
-    /// What is noted as taken; nothing is noted without debug assertions.
+    /// The rank that was recorded; nothing is recorded without debug assertions.
     #[cfg(debug_assertions)]
     rank: Rank,
 }

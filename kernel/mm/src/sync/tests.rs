@@ -94,7 +94,7 @@ fn sleepers_are_served_one_writer_at_a_time_and_all_readers_at_once() {
     assert!(lock.is_open());
 }
 
-/// How many wait is up to programs: whoever releases the lock wakes a few, and those wake the others.
+/// Programs determine how many threads wait: a release wakes a few, and those wake the others.
 #[test]
 fn a_release_wakes_a_few_of_many_readers() {
     const READERS: usize = 60;
@@ -126,7 +126,7 @@ fn a_writer_that_is_passed_by_once_is_not_passed_by_again() {
             had_it.store(true, Release);
         });
         until_queued(lock, 1);
-        // Whoever never lets the lock be free for long keeps a sleeper out for a moment, but not for ever.
+        // Threads that never leave the lock free for long may delay a sleeper, but not for ever.
         while !had_it.load(Acquire) {
             drop(intent);
             intent = lock.intend();
@@ -145,7 +145,7 @@ fn a_killed_thread_waits_no_longer_and_leaves_no_trace() {
             lock.intend_killable().is_err()
         });
         assert!(killed.join().unwrap());
-        // One behind it is served all the same.
+        // A thread behind it in the queue is served nevertheless.
         let other = scope.spawn(|| drop(lock.intend()));
         until_queued(lock, 1);
         drop(intent);
@@ -164,7 +164,7 @@ fn a_sleeping_lock_is_not_taken_under_a_spin_lock() {
     let _read = lock.read();
 }
 
-/// Waiters leave from wherever they are, and the others stay in order.
+/// Waiters leave from any position, and the others stay in order.
 #[test]
 fn waiters_leave_the_queue_in_any_order() {
     use super::queue::{List, Waiter};

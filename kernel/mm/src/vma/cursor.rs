@@ -26,14 +26,14 @@ impl<M: Machine> Detached<M> {
         self.first = Some(NonNull::from(Box::leak(vma)));
     }
 
-    /// All of them, the last added first.
+    /// All areas, the last added one first.
     pub fn iter(&self) -> impl Iterator<Item = &Vma<M>> {
         // SAFETY: the chain owns its nodes and is borrowed.
         let follow = |link: Link<M>| link.map(|n| unsafe { at(n) });
         core::iter::successors(follow(self.first), move |vma| follow(vma.links.next))
     }
 
-    /// Takes the one that was added last.
+    /// Removes the area that was added last.
     pub fn pop(&mut self) -> Option<Box<Vma<M>>> {
         // SAFETY: the node was leaked by `push` and is taken out of the chain here, once.
         let vma = unsafe { Box::from_raw(self.first?.as_ptr()) };
@@ -61,7 +61,7 @@ pub struct Cursor<'a, M: Machine> {
 }
 
 impl<M: Machine> Cursor<'_, M> {
-    /// The area here; nothing past the last.
+    /// The area here; `None` after the last one.
     #[inline]
     pub fn current(&self) -> Option<&Vma<M>> {
         // SAFETY: the cursor borrows the tree.
@@ -95,13 +95,13 @@ impl<M: Machine> Cursor<'_, M> {
         self.current = self.prev_link();
     }
 
-    /// Inserts an area before this place, between two neighbours; the cursor stays where it is.
+    /// Inserts an area before this place, between two neighbours; the cursor does not move.
     pub fn insert_before(&mut self, vma: Box<Vma<M>>) {
         let prev = self.prev_link();
         self.tree.insert_between(prev, self.current, vma);
     }
 
-    /// Removes this area and moves to the next.
+    /// Removes this area and moves to the next one.
     pub fn remove(&mut self) -> Option<Box<Vma<M>>> {
         let node = self.current?;
         self.advance();
@@ -142,7 +142,7 @@ impl<M: Machine> Cursor<'_, M> {
         self.tree.has_room_below(Some(node));
     }
 
-    /// Gives the area here another pgoff; its pages, if there are any, have it already.
+    /// Changes the pgoff of the area here; its pages, if there are any, already have it.
     pub fn set_pgoff(&mut self, pgoff: usize) {
         if let Some(node) = self.current {
             self.edit_known(node, |vma| vma.pgoff = pgoff);

@@ -43,7 +43,7 @@ impl Searched {
 }
 
 impl<M: Machine> AreaTree<M> {
-    /// The gap below `above`, or that behind the last area, may have grown.
+    /// Notes that the gap below `above`, or that after the last area, may have grown.
     #[inline]
     pub(super) fn has_room_below(&self, above: Link<M>) {
         // SAFETY: `self` is borrowed, and the link is its own.

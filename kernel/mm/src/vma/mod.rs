@@ -47,7 +47,7 @@ impl<M: Machine> Clone for Backing<M> {
 pub struct Vma<M: Machine> {
     pub(crate) links: tree::Links<M>,
     pub(crate) places: Places<Self>,
-    /// The space, for a walk that finds this through its object: written when it comes to map one.
+    /// The space, for a walk that finds this area through its object: written when the area first maps one.
     pub(crate) space: UnsafeCell<MaybeUninit<*const M::Space>>,
     /// First address.
     pub start: UserAddr,
@@ -57,7 +57,7 @@ pub struct Vma<M: Machine> {
     pub flags: VmFlags,
     /// The page number that identifies the anonymous page at `start`.
     pub pgoff: usize,
-    /// What it maps; nothing for anonymous private memory.
+    /// The object that it maps; `None` for anonymous private memory.
     pub backing: Option<Backing<M>>,
 }
 
@@ -100,7 +100,7 @@ impl<M: Machine> Vma<M> {
         self.start <= addr && addr < self.end
     }
 
-    /// The pgoff of the page at `addr`, inside or (to compare with a neighbour) outside of this.
+    /// The pgoff of the page at `addr`, inside or (to compare with a neighbour) outside of this area.
     #[inline]
     pub fn pgoff_of(&self, addr: UserAddr) -> usize {
         self.pgoff.wrapping_add((addr.get() >> PAGE_SHIFT).wrapping_sub(self.start.get() >> PAGE_SHIFT))
@@ -113,7 +113,7 @@ impl<M: Machine> Vma<M> {
         Some(backing.index.wrapping_add((addr.get() >> PAGE_SHIFT).wrapping_sub(self.start.get() >> PAGE_SHIFT)))
     }
 
-    /// The backing of an area that starts at `addr` of this.
+    /// The backing of an area that starts at `addr` in this one.
     pub fn backing_at(&self, addr: UserAddr) -> Option<Backing<M>> {
         let index = self.index_of(addr)?;
         self.backing.as_ref().map(|b| Backing { object: b.object.clone(), index })
@@ -130,7 +130,7 @@ impl<M: Machine> Vma<M> {
         self.backing.is_none() && self.is_at_pgoff()
     }
 
-    /// A second area with the same properties for `start..end`, a part of this.
+    /// A second area with the same properties for `start..end`, a part of this one.
     pub fn part(&self, start: UserAddr, end: UserAddr) -> Self {
         Self {
             links: tree::Links::default(),
@@ -144,7 +144,7 @@ impl<M: Machine> Vma<M> {
         }
     }
 
-    /// This as a merge candidate, as it would be if it began at `addr`.
+    /// This area as a merge candidate, as if it began at `addr`.
     #[inline]
     pub fn kind_at(&self, addr: UserAddr) -> Kind<'_, M> {
         Kind {
@@ -161,7 +161,7 @@ impl<M: Machine> Vma<M> {
         self.kind_at(self.start)
     }
 
-    /// Whether an area of that kind, starting at the end of this, would merge with this.
+    /// Whether an area of that kind, starting at the end of this one, would merge with this one.
     #[inline]
     pub fn continues_with(&self, next: &Kind<'_, M>) -> bool {
         self.kind_at(self.end) == *next
@@ -202,7 +202,7 @@ pub struct Kind<'a, M: Machine> {
     pub pgoff: usize,
     /// The backing object.
     pub object: Option<&'a KArc<Object<M>>>,
-    /// The object's page at its start; 0 without one.
+    /// The index of the object's page at its start; 0 without an object.
     pub index: usize,
 }
 

@@ -126,8 +126,8 @@ fn an_area_within_a_stack_s_distance_makes_room_below_it() {
     assert_eq!(gap(&tree), Some(addr(1989)));
 }
 
-/// Areas that were moved, which overlap in every way, are found by the numbers that they claim as a search of all finds
-/// them.
+/// Areas that were moved, which overlap in every way, are found by the numbers that they claim, as by a search of all
+/// areas.
 #[test]
 fn moved_areas_are_found_by_what_they_claim() {
     let mut tree = AreaTree::<&'static Sim>::new();
@@ -169,7 +169,7 @@ fn moved_areas_are_found_by_what_they_claim() {
     }
 }
 
-/// An area more or less is what many calls come to: it is an object of kmalloc-192, with room for no more links.
+/// Many calls add or remove an area: it is an object of kmalloc-192, with no room for more links.
 #[test]
 fn an_area_fits_its_size_class() {
     let size = size_of::<Vma<&'static Sim>>();

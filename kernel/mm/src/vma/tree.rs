@@ -44,7 +44,7 @@ impl<M: Machine> Default for Links<M> {
     }
 }
 
-/// A place in a tree, as long as that does not change; nothing for the place after the last area.
+/// A place in a tree, valid until the tree changes; `None` for the place after the last area.
 pub(crate) struct Spot<M: Machine>(Link<M>);
 
 impl<M: Machine> Clone for Spot<M> {
