@@ -404,13 +404,14 @@ impl<M: Machine> Endpoint<M> {
         is_given_up
     }
 
-    /// The caller, whose call was received, has a signal to handle: the server is told if it has saved the call, or as
-    /// soon as it saves it.
+    /// Notes that the caller, whose call was received, has a signal to handle: the server is told if it has saved the
+    /// call, or as soon as it saves it.
     pub fn interrupt(&self, call: &Call<M>) {
         self.tell(call, News::INTERRUPTED);
     }
 
-    /// The caller has brought in the wanted page, or failed to. The server is told as by [`Endpoint::interrupt`].
+    /// Notes that the caller has brought in the wanted page, or failed to. The server is told as by
+    /// [`Endpoint::interrupt`].
     pub fn note_ready(&self, call: &Call<M>) {
         self.tell(call, News::READY);
     }

@@ -205,7 +205,8 @@ impl Queue {
         }
     }
 
-    /// Adds a waiting thread to the sums, or removes it.
+    /// By how much a waiting thread is behind, times its weight: added to the sum when it enters, and subtracted when
+    /// it leaves.
     #[inline]
     fn weigh(&self, share: &Share, weight: u32) -> i64 {
         let behind = self.virtual_now.wrapping_sub(share.run.load(Relaxed)) as i64;
@@ -281,9 +282,9 @@ impl Queue {
         share.deadline.store(run + request, Relaxed);
     }
 
-    /// A running thread is near its due, and its next request follows the one that was served. It may be far from it if
-    /// it started without this queue (it was handed the turn of a caller after a long sleep), or had a real-time policy
-    /// meanwhile: then its earlier run time is meaningless.
+    /// Renews the request of a running thread, which is normally near its due. It may be far from it if it started
+    /// without this queue (it was handed the turn of a caller after a long sleep), or had a real-time policy meanwhile:
+    /// then its earlier run time is meaningless.
     #[inline]
     fn renew_near(&self, share: &Share, request: u64) {
         let run = share.run.load(Relaxed);
@@ -540,7 +541,7 @@ fn pointer(entry: UnsafeRef<Share>) -> NonNull<Share> {
     unsafe { NonNull::new_unchecked(UnsafeRef::into_raw(entry)) }
 }
 
-/// A request that was served, or nearly, is followed by the next one: ticks come at intervals of a slice, and a tick
+/// Replaces a request that was served, or nearly, by the next one: ticks come at intervals of a slice, and a tick
 /// shortly before the end of a request must not let the thread run until the next tick.
 #[inline]
 fn renew(share: &Share, request: u64) {

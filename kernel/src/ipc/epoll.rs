@@ -353,7 +353,7 @@ impl Epoll {
         item.events.get()
     }
 
-    /// The same for events that are known to be present. The caller holds no lock.
+    /// As [`Epoll::consider`], for events that are known to be present. The caller holds no lock.
     fn note(&self, item: &Item, found: u32) {
         if found != 0 && self.set.lock().append(item) {
             self.waiters.wake_one();

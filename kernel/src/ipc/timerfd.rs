@@ -60,7 +60,7 @@ pub struct TimerFd {
 }
 
 impl State {
-    /// Records an expiration, if it is due.
+    /// Records an expiration, if it is due; returns whether it was.
     fn expire(&mut self) -> bool {
         let is_due = self.at != 0 && !self.has_expired && self.base.now() >= self.at;
         if is_due {

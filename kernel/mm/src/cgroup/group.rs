@@ -430,7 +430,7 @@ impl<M: Machine> Group<M> {
         self.kernel[which as usize].fetch_add(by as usize, Relaxed);
     }
 
-    /// Adds a swap slot to this group and those above.
+    /// Adds a swap slot to this group and those above; the error is a group that is at its limit.
     pub(super) fn try_charge_slot(&self) -> Result<(), &Self> {
         for (n, group) in self.upwards().enumerate() {
             if group.swap.fetch_add(1, Relaxed) + 1 > group.limit(Limit::Swap) {

@@ -36,7 +36,7 @@ impl Stock {
         if is_done { taken as usize } else { 0 }
     }
 
-    /// Adds pages of the group, if the stock is of the same group, and there is room.
+    /// Adds pages of the group, if the stock is of the same group, and there is room; returns whether it did.
     #[inline]
     pub fn give(&self, group: u16, pages: usize) -> bool {
         let word = self.0.load(Relaxed);

@@ -238,7 +238,7 @@ impl<M: Machine> Drop for Turn<'_, M> {
     }
 }
 
-/// Drops the pages after the end of a file, which nobody has found.
+/// Drops the pages after the end of a file, which nobody else has found.
 fn give_up_behind<M: Machine>(object: &Object<M>, end: u64) -> Result<(), ObjectError> {
     let first = (end as usize).div_ceil(PAGE_SIZE);
     debug_assert!(end >> PAGE_SHIFT <= first as u64);

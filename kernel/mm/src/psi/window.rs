@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_burst_that_spans_two_looks_counts() {
-        // The window that has both begins and ends between looks.
+        // The window that contains both stalls begins and ends between looks.
         let story = Story::new(&[0, 40, 920, 40, 500]);
         assert_eq!(story.events(80 * MS).0.len(), 1);
         assert_eq!(story.events(81 * MS).0.len(), 0);
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(window.due(), Some(100 + STEP));
         assert!(!window.look(STEP, 20 * MS, true));
         assert!(window.look(100 + STEP, 20 * MS, false));
-        // Late looks are as good as those on time.
+        // Late looks find the same as looks on time.
         assert!(!window.look(2 * STEP + 100, 40 * MS, false));
         assert!(window.look(9 * SIZE, 40 * MS, false) && window.due().is_some());
     }

@@ -208,7 +208,7 @@ impl Rights {
         }
     }
 
-    /// Copies of the descriptors, for a receiver that only peeks.
+    /// Copies the descriptors, for a receiver that only peeks.
     pub fn copies(&self) -> Result<Vec<Descriptor>, Errno> {
         let mut files = <Vec<_> as TryVec<_>>::try_with_capacity(self.files.len())?;
         for descriptor in &self.files {
