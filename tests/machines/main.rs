@@ -7,6 +7,7 @@ mod archive;
 mod areas;
 mod arguments;
 mod boot;
+mod builds;
 mod closeup;
 mod console;
 mod debugger;

@@ -10,6 +10,7 @@ use crate::added::EXEC;
 use crate::archive::Archive;
 use crate::cargo::{Executable, KERNEL_TARGET, USER_TARGET, Workspace};
 use crate::kernel;
+use crate::lock;
 use crate::options::{AddedFile, Board, BuildOptions};
 use crate::output;
 use crate::samples;
@@ -38,6 +39,8 @@ pub struct Built {
     pub elf: PathBuf,
     /// Directory of the files that go into the boot archive.
     root: PathBuf,
+    /// The workspace's directory, which is locked ([`lock`]).
+    out: PathBuf,
 }
 
 impl Built {
@@ -49,7 +52,12 @@ impl Built {
             (true, false) => "selftest",
             (true, true) => "selftest-debug",
         });
-        Built { image: dir.join("kernel.img"), elf: dir.join("kernel.elf"), root: dir.join("root") }
+        Built {
+            image: dir.join("kernel.img"),
+            elf: dir.join("kernel.elf"),
+            root: dir.join("root"),
+            out: workspace.out.clone(),
+        }
     }
 
     /// A program of the boot archive, as a file of the host.
@@ -59,6 +67,12 @@ impl Built {
 
     /// The boot archive: the files that were built, then those that the user adds.
     pub fn archive(&self, added: &Added) -> Result<Vec<u8>> {
+        let _lock = lock::shared(&self.out)?;
+        self.pack(added)
+    }
+
+    /// The same for a caller that has the lock.
+    fn pack(&self, added: &Added) -> Result<Vec<u8>> {
         let mut archive = Archive::default();
         add_tree(&mut archive, &self.root, Modes::Plain)?;
         if let Some(line) = added.service {
@@ -122,9 +136,10 @@ pub fn build(options: &BuildOptions) -> Result<Built> {
         (true, false) => "building the self-test kernel",
         (true, true) => "building the self-test kernel with debug assertions",
     };
+    let _lock = lock::exclusive(&workspace.out)?;
     let made = workspace.build(what, &[KERNEL_PACKAGE], KERNEL_TARGET, &extra)?;
     let Some(made) = made.iter().find(|e| e.package == KERNEL_PACKAGE) else { bail!("cargo built no kernel") };
-    let elf = fs::read(&made.path)?;
+    let elf = fs::read(&made.path).with_context(|| format!("reading {}", made.path.display()))?;
     write_root(&built.root, &elf)?;
     output::copy(&made.path, &built.elf)?;
     if !options.selftest {
@@ -132,7 +147,7 @@ pub fn build(options: &BuildOptions) -> Result<Built> {
     }
     output::write(&built.image, kernel::raw_image(&elf)?)?;
 
-    let archive = built.archive(&Added::default())?;
+    let archive = built.pack(&Added::default())?;
     let archive_path = built.image.with_file_name("boot.cpio");
     output::write(&archive_path, archive)?;
     eprintln!("xtask: kernel image {}, boot archive {}", size_of(&built.image)?, size_of(&archive_path)?);
@@ -142,9 +157,9 @@ pub fn build(options: &BuildOptions) -> Result<Built> {
 /// Lays out the boot archive's files in a new directory: first those that the kernel itself needs.
 fn write_root(root: &Path, kernel_elf: &[u8]) -> Result<()> {
     if root.exists() {
-        fs::remove_dir_all(root)?;
+        fs::remove_dir_all(root).with_context(|| format!("removing {}", root.display()))?;
     }
-    fs::create_dir_all(root.join("boot"))?;
+    make_directory(&root.join("boot"))?;
     output::write(&root.join("boot/kernel.sym"), kernel::symbol_file(kernel_elf)?)
 }
 
@@ -154,24 +169,29 @@ fn add_programs(workspace: &Workspace, root: &Path) -> Result<()> {
     for program in programs(workspace)? {
         let (_, dir) = PROGRAM_PACKAGES.iter().find(|(package, _)| *package == program.package).context("package")?;
         let to = root.join(format!("{dir}{}", program.name));
-        ensure!(!to.exists(), "two programs are called {}", program.name);
-        fs::create_dir_all(to.parent().context("a program's path has a parent")?)?;
+        ensure!(!to.exists(), "two programs are called {}: {} is there", program.name, to.display());
+        make_directory(to.parent().context("a program's path has a parent")?)?;
         output::copy(&program.path, &to)?;
     }
-    fs::create_dir_all(root.join("etc/elf"))?;
+    make_directory(&root.join("etc/elf"))?;
     for (name, bytes) in samples::all() {
         let path = root.join("etc/elf").join(name);
         output::write(&path, bytes)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&path, mode).with_context(|| format!("making {} a program", path.display()))?;
     }
     for directory in MOUNT_POINTS {
-        fs::create_dir_all(root.join(directory))?;
+        make_directory(&root.join(directory))?;
     }
     // What /proc/partitions leads to as long as no driver has a disk.
     output::write(&root.join("dev/block/partitions"), b"major minor  #blocks  name\n\n")?;
     // init is the shell too, for every process but the first.
-    symlink("/init", root.join("bin/sh"))?;
-    Ok(())
+    let shell = root.join("bin/sh");
+    symlink("/init", &shell).with_context(|| format!("making {}", shell.display()))
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))
 }
 
 fn programs(workspace: &Workspace) -> Result<Vec<Executable>> {
@@ -196,8 +216,10 @@ fn add_packages(archive: &mut Archive, tree: &Path) -> Result<()> {
     add_entries(archive, tree, "", Modes::Kept, &|path| path != "bin")?;
     let mut kept = Vec::new();
     for name in ["bin", "sbin"].into_iter().filter(|name| links(name)) {
-        for program in fs::read_dir(tree.join("usr").join(name))? {
-            let program = program?.file_name();
+        let directory = tree.join("usr").join(name);
+        let reading = || format!("reading {}", directory.display());
+        for program in fs::read_dir(&directory).with_context(reading)? {
+            let program = program.with_context(reading)?.file_name();
             let program = program.to_str().context("a file name is not UTF-8")?;
             let link = format!("bin/{program}");
             if archive.has(&link) {
@@ -234,33 +256,40 @@ fn add_entries(
     modes: Modes,
     is_meant: &dyn Fn(&str) -> bool,
 ) -> Result<()> {
-    for entry in fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))? {
-        let entry = entry?;
+    let reading = || format!("reading {}", dir.display());
+    for entry in fs::read_dir(dir).with_context(reading)? {
+        let entry = entry.with_context(reading)?;
         let path = format!("{prefix}{}", entry.file_name().to_str().context("a file name is not UTF-8")?);
         if !is_meant(&path) {
             continue;
         }
-        let kind = entry.file_type()?;
+        let host = entry.path();
+        let reading = || format!("reading {}", host.display());
+        let kind = entry.file_type().with_context(reading)?;
         if kind.is_dir() {
             match modes {
                 Modes::Plain => archive.directory(&path)?,
-                Modes::Kept => archive.directory_with_mode(&path, entry.metadata()?.permissions().mode())?,
+                Modes::Kept => {
+                    let mode = entry.metadata().with_context(reading)?.permissions().mode();
+                    archive.directory_with_mode(&path, mode)?;
+                }
             }
-            add_entries(archive, &entry.path(), &format!("{path}/"), modes, is_meant)?;
+            add_entries(archive, &host, &format!("{path}/"), modes, is_meant)?;
         } else if kind.is_symlink() {
-            let target = fs::read_link(entry.path())?;
+            let target = fs::read_link(&host).with_context(reading)?;
             archive.symlink(&path, target.to_str().context("a link's target is not UTF-8")?.to_owned())?;
         } else {
-            ensure!(kind.is_file(), "{}: not a file, a link or a directory", entry.path().display());
-            add_file(archive, &entry.path(), &path, modes)?;
+            ensure!(kind.is_file(), "{}: not a file, a link or a directory", host.display());
+            add_file(archive, &host, &path, modes)?;
         }
     }
     Ok(())
 }
 
 fn add_file(archive: &mut Archive, host: &Path, guest: &str, modes: Modes) -> Result<()> {
-    let data = fs::read(host).with_context(|| format!("reading {}", host.display()))?;
-    let mode = fs::metadata(host)?.permissions().mode();
+    let reading = || format!("reading {}", host.display());
+    let data = fs::read(host).with_context(reading)?;
+    let mode = fs::metadata(host).with_context(reading)?.permissions().mode();
     match modes {
         Modes::Kept => archive.file_with_mode(guest, data, mode),
         Modes::Plain => archive.file(guest, data, mode & 0o111 != 0),
@@ -268,5 +297,6 @@ fn add_file(archive: &mut Archive, host: &Path, guest: &str, modes: Modes) -> Re
 }
 
 fn size_of(path: &Path) -> Result<String> {
-    Ok(format!("{} ({} KiB)", path.display(), fs::metadata(path)?.len().div_ceil(1024)))
+    let bytes = fs::metadata(path).with_context(|| path.display().to_string())?.len();
+    Ok(format!("{} ({} KiB)", path.display(), bytes.div_ceil(1024)))
 }

@@ -5,8 +5,9 @@
 
 use std::fs;
 use std::io::{Cursor, Write};
+use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
 use fscommon::StreamSlice;
 use mbrman::{BOOT_ACTIVE, BOOT_INACTIVE, CHS, MBR, MBRPartitionEntry};
@@ -57,19 +58,23 @@ pub fn image(options: &ImageOptions) -> Result<u8> {
 /// Builds everything and returns a card image for the Pi.
 pub fn rpi4() -> Result<Vec<u8>> {
     let firmware = setup::firmware()?;
-    let device_tree = fs::read(setup::device_tree()?)?;
+    let device_tree = read(&setup::device_tree()?)?;
     let built = build::build(&BuildOptions { board: Board::Rpi4, debug: false, selftest: false })?;
     let files: [(&str, Vec<u8>); 8] = [
-        ("LICENCE.broadcom", fs::read(firmware.licence)?),
+        ("LICENCE.broadcom", read(&firmware.licence)?),
         ("bcm2711-rpi-4-b.dtb", device_tree),
         ("boot.cpio", built.archive(&Added::default())?),
         ("cmdline.txt", COMMAND_LINE.into()),
         ("config.txt", CONFIG.into()),
-        ("fixup4.dat", fs::read(firmware.fixup)?),
-        ("kernel8.img", whole_kernel(fs::read(&built.image)?)?),
-        ("start4.elf", fs::read(firmware.start)?),
+        ("fixup4.dat", read(&firmware.fixup)?),
+        ("kernel8.img", whole_kernel(read(&built.image)?)?),
+        ("start4.elf", read(&firmware.start)?),
     ];
     card(&files)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
 /// The kernel image with the zeros of its .bss: the firmware loads the archive right after the file, and the kernel

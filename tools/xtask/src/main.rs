@@ -3,7 +3,7 @@
 //! [`options`] is the command line, and [`setup`] installs what the commands need; each command has a module of its
 //! own. The path from sources to a booted machine is [`build`] (which uses [`cargo`], [`kernel`] and [`archive`]), then
 //! [`qemu`], then [`run`]; [`mod@test`] takes it many times. [`view`] runs one beside a page that shows its memory. [`lab`] needs no machine. [`progress`] shows long-running
-//! steps, [`output`] writes files. xtask's own messages always go to standard error: standard output belongs to the guest.
+//! steps, [`output`] writes files, and [`mod@lock`] keeps others from doing so at the same time. xtask's own messages always go to standard error: standard output belongs to the guest.
 
 mod added;
 mod archive;
@@ -18,6 +18,7 @@ mod image;
 mod kernel;
 mod lab;
 mod lint;
+mod lock;
 mod malloc;
 mod options;
 mod output;

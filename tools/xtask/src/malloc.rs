@@ -12,6 +12,7 @@ use object::read::archive::ArchiveFile;
 use object::{Object, ObjectSymbol};
 
 use crate::cargo::{self, USER_TARGET, Workspace};
+use crate::lock;
 use crate::output;
 
 const HOST_TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -21,10 +22,11 @@ const PROFILE: &str = "malloc";
 /// Builds both libraries.
 pub fn malloc() -> Result<u8> {
     let workspace = Workspace::find()?;
+    let _lock = lock::exclusive(&workspace.out)?;
     let made = library(&workspace, "quire-malloc-static", USER_TARGET, "a")?;
     let archive = fs::read(&made).with_context(|| format!("reading {}", made.display()))?;
     let out = workspace.out.join("malloc");
-    fs::create_dir_all(&out)?;
+    fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
     let path = out.join("libquire_malloc.a");
     output::write(&path, without_builtins(&archive)?)?;
     println!("{}", path.display());

@@ -21,14 +21,16 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
 /// Copies a directory's files and links into another, which need not exist.
 pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
-    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
-        let entry = entry?;
+    let reading = || format!("reading {}", from.display());
+    for entry in fs::read_dir(from).with_context(reading)? {
+        let entry = entry.with_context(reading)?;
         let target = to.join(entry.file_name());
-        let kind = entry.file_type()?;
+        let kind = entry.file_type().with_context(|| format!("reading {}", entry.path().display()))?;
         if kind.is_dir() {
             copy_tree(&entry.path(), &target)?;
         } else if kind.is_symlink() {
-            symlink(fs::read_link(entry.path())?, &target).with_context(|| format!("making {}", target.display()))?;
+            let link = fs::read_link(entry.path()).with_context(|| format!("reading {}", entry.path().display()))?;
+            symlink(link, &target).with_context(|| format!("making {}", target.display()))?;
         } else {
             copy(&entry.path(), &target)?;
         }

@@ -36,6 +36,7 @@ pub fn tree(workspace: &Workspace, names: &[String]) -> Result<PathBuf> {
     let mut names = names.to_vec();
     names.sort();
     names.dedup();
+    let _lock = crate::lock::exclusive(&workspace.out)?;
     let dir = workspace.out.join("deb");
     let apt = Apt::new(&dir)?;
     let set = names.join("_");
