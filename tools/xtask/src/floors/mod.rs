@@ -9,14 +9,18 @@
 //! //! - [`machine`]: the hardware.
 //! ```
 //!
-//! A path counts as an import if it begins with `crate::` (and the path of the module whose floors these are), or with as many `super::` as lead there. Code for tests (files
-//! called `tests`, and the item or line behind a `#[cfg(...)]` that asks for them) may import anything, and so may documentation.
+//! What counts as an import, [`mod@imports`] says. Code for tests may import anything (files called `tests`, and items behind a
+//! `#[cfg(...)]` that asks for them), and so may documentation.
+
+mod imports;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+
+use imports::{Import, imports};
 
 /// The floor of each module of a crate or of a module.
 #[derive(Debug)]
@@ -33,6 +37,7 @@ pub fn check(root: &Path, path: &str) -> Result<()> {
     let mut wrong = Vec::new();
     for file in files.iter().filter(|file| *file != root) {
         let upward = floors.upward(path, file.strip_prefix(directory)?, &read(file)?);
+        let upward = upward.with_context(|| format!("reading {}", file.display()))?;
         wrong.extend(upward.into_iter().map(|(line, what)| format!("{}:{line}: {what}", file.display())));
     }
     ensure!(
@@ -81,69 +86,32 @@ impl Floors {
     }
 
     /// What is wrong in a file, by line. `root` is the path of the modules' parent, and `file` is the file's from there.
-    fn upward(&self, root: &str, file: &Path, text: &str) -> Vec<(usize, String)> {
+    fn upward(&self, root: &str, file: &Path, text: &str) -> Result<Vec<(usize, String)>> {
         let mut modules: Vec<String> =
             file.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
         modules.retain(|module| module != "mod");
-        let Some(&own) = self.0.get(&modules[0]) else {
-            return vec![(1, format!("{} is on no floor of the list", modules[0]))];
+        let who = &modules[0];
+        let Some(&own) = self.0.get(who) else {
+            return Ok(vec![(1, format!("{who} is on no floor of the list"))]);
         };
+        let parent: Vec<String> = root.split("::").skip(1).filter(|name| !name.is_empty()).map(str::to_owned).collect();
         let mut wrong = Vec::new();
-        for (line, name) in imports(text, root, modules.len()) {
-            match self.0.get(&name) {
-                Some(&floor) if floor > own => wrong.push((line, format!("{} imports {name}", modules[0]))),
-                Some(_) => {}
-                None => wrong.push((line, format!("{name}: not a module on the list of floors"))),
-            }
+        for (line, import) in imports(text, &parent, &[&parent[..], &modules].concat())? {
+            let what = match import {
+                Import::Name(name) => match self.0.get(&name) {
+                    Some(&floor) if floor > own => format!("{who} imports {name}"),
+                    Some(_) => continue,
+                    None => format!("{name}: not a module on the list of floors"),
+                },
+                Import::Hidden => format!("name what {who} imports: another name of {root}, or all of it, hides that"),
+                Import::NoTest => "a module called tests needs #[cfg(test)]".to_owned(),
+            };
+            wrong.push((line, what));
         }
-        wrong
+        // A tree of paths leads to the same module several times.
+        wrong.dedup();
+        Ok(wrong)
     }
-}
-
-/// The names that follow the root in paths of a module that lies `depth` below it, with their lines.
-fn imports(text: &str, root: &str, depth: usize) -> Vec<(usize, String)> {
-    let to_root = "super::".repeat(depth);
-    let mut found = Vec::new();
-    let mut is_exempt = false;
-    for (number, line) in (1..).zip(text.lines()) {
-        let code = line.split("//").next().unwrap_or_default();
-        if is_exempt && code.trim_start().starts_with("mod ") && code.trim_end().ends_with('{') {
-            // An inline module of tests: it is the last item of its file.
-            break;
-        }
-        for root in [root, &to_root] {
-            let paths = code.match_indices(root).filter(|(at, _)| {
-                let before = code[..*at].chars().next_back();
-                !is_exempt && before.is_none_or(|before| !before.is_alphanumeric() && !"_:".contains(before))
-            });
-            for (at, _) in paths {
-                found.extend(first_names(&code[at + root.len()..]).map(|name| (number, name)));
-            }
-        }
-        let attribute = code.trim().strip_prefix("#[cfg(").filter(|condition| !condition.contains("not("));
-        is_exempt = attribute.is_some_and(|condition| condition.contains("test") || condition.contains("doc"));
-    }
-    found
-}
-
-/// The first name of a path, or of each path of a group in braces. Names of a root's own items count too, and so does the
-/// brace of a group that goes on on the next line: it is no name of a module. A further `super` leads out.
-fn first_names(path: &str) -> impl Iterator<Item = String> {
-    let (group, is_group) = path.strip_prefix('{').map_or((path, false), |group| (group, true));
-    let mut nested = 0_usize;
-    let parts = group.split(move |c| {
-        match c {
-            '{' => nested += 1,
-            '}' => nested = nested.saturating_sub(1),
-            _ => {}
-        }
-        c == ',' && nested == 0
-    });
-    let name = |part: &str| part.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    let count = if is_group { usize::MAX } else { 1 };
-    let open = (is_group && !group.contains('}')).then(|| "{".to_owned());
-    let names = parts.take(count).map(name).filter(|name| !name.is_empty() && name != "self" && name != "super");
-    names.chain(open).collect::<Vec<_>>().into_iter()
 }
 
 #[cfg(test)]
@@ -154,7 +122,7 @@ mod tests {
                         //!   of all kinds.\n//! - [`page`]: frames.\n//! - [`mm`]: spaces.\n//!\n//! - [`not`]: a floor.\n\npub mod addr;\n";
 
     fn wrong(path: &str, text: &str) -> Vec<(usize, String)> {
-        Floors::parse(ROOT).unwrap().upward("crate::", Path::new(path), text)
+        Floors::parse(ROOT).unwrap().upward("crate::", Path::new(path), text).unwrap()
     }
 
     #[test]
@@ -178,7 +146,7 @@ mod tests {
         );
         assert_eq!(wrong("page/mod.rs", "use crate::{addr::{Pfn, mm}, mm::{self, Mm}};\n"), [up(1, "page", "mm")]);
         assert_eq!(wrong("page/head.rs", "use super::super::mm::Mm;\nuse super::mm;\n"), [up(1, "page", "mm")]);
-        assert_eq!(wrong("page.rs", "use crate::{\n    mm,\n};\n").len(), 1, "a group that the check cannot see");
+        assert_eq!(wrong("page.rs", "use crate::{\n    mm,\n};\n"), [up(2, "page", "mm")]);
         assert_eq!(wrong("slab.rs", "").len(), 1, "a module without a floor");
         assert_eq!(wrong("mm/mod.rs", "use crate::Page;\n").len(), 1, "a name that hides where it comes from");
     }
@@ -191,16 +159,79 @@ mod tests {
         assert_eq!(wrong("page.rs", "#[cfg(test)]\nmod tests;\nuse crate::mm::Mm;\n").len(), 1);
     }
 
+    /// Every way to write an import counts.
+    #[test]
+    fn no_spelling_gets_past() {
+        let up = |line| (line, "page imports mm".to_owned());
+        for text in [
+            "use super::{super::mm::Mm, state};\n",
+            "use super::{state, super::{addr, mm::{self, Mm}}};\n",
+            "use self::super::super::mm::Mm;\n",
+            "use {core::mem, crate::mm};\n",
+            "fn f() { g::<crate :: mm :: Mm>() }\n",
+            "macro_rules! m { () => { $crate::mm::make() } }\n",
+            "mod inner { use super::super::super::mm::Mm; }\n",
+            "#[derive(crate::mm::Mm)] struct S;\n",
+            "use /* why */ crate::mm::*;\n",
+        ] {
+            assert_eq!(wrong("page/head.rs", text), [up(1)], "{text}");
+        }
+        for text in [
+            "use crate as root;\n",
+            "use crate::{self as root};\n",
+            "use super::super as root;\n",
+            "use super::{super as root};\n",
+            "use super::super::*;\n",
+            "use crate::*;\n",
+            "extern crate self as root;\n",
+        ] {
+            let found = wrong("page/head.rs", text);
+            assert!(found.len() == 1 && found[0].1.contains("hides"), "{text}: {found:?}");
+        }
+        assert_eq!(wrong("page/head.rs", "use super::*;\nuse super as page;\nuse self::x as y;\n"), []);
+        assert_eq!(wrong("page.rs", "pub(crate) fn f() {}\npub(in crate) fn g(self) { self.x }\n"), []);
+        assert_eq!(wrong("page.rs", "const S: &str = \"crate::mm\";\n/* crate::mm */\n"), []);
+    }
+
+    /// Only code that is in no kernel is exempt.
+    #[test]
+    fn a_condition_that_mentions_tests_is_not_one_for_tests() {
+        let up = |line| (line, "page imports mm".to_owned());
+        for condition in [
+            "feature = \"selftest\"",
+            "any(test, feature = \"sim\")",
+            "not(test)",
+            "all(feature = \"selftest\", not(doc))",
+            "any()",
+            "test_of_mine",
+        ] {
+            let text = format!("#[cfg({condition})]\nuse crate::mm::Mm;\n");
+            assert_eq!(wrong("page.rs", &text), [up(2)], "{text}");
+        }
+        for condition in ["test", "all(test, feature = \"sim\")", "any(test, doc)", "all(not(loom), any(test,))"] {
+            let text = format!("#[cfg({condition})]\n#[allow(x)]\nuse crate::mm::Mm;\nfn f() {{}}\n");
+            assert_eq!(wrong("page.rs", &text), [], "{text}");
+        }
+        let item = "#[cfg(test)]\nfn f<A, B>(a: crate::mm::A<A>) -> B { crate::mm::b() }\nuse crate::mm::Mm;\n";
+        assert_eq!(wrong("page.rs", item), [up(3)]);
+        assert_eq!(wrong("page.rs", "#[cfg(test)]\nmod tests { use crate::mm; }\nuse crate::mm;\n"), [up(3)]);
+        assert_eq!(wrong("page.rs", "struct S { #[cfg(test)] a: crate::mm::A, b: crate::mm::B }\n"), [up(1)]);
+        assert_eq!(wrong("page.rs", "#![cfg(test)]\nuse crate::mm::Mm;\n"), []);
+        assert_eq!(wrong("page.rs", "mod tests;\n").len(), 1, "files called tests are not looked at");
+    }
+
     #[test]
     fn a_module_has_floors_of_its_own() {
         let floors = Floors::parse(ROOT).unwrap();
-        let wrong = |text: &str| floors.upward("crate::slab::", Path::new("page.rs"), text);
+        let wrong = |text: &str| floors.upward("crate::slab::", Path::new("page.rs"), text).unwrap();
         assert_eq!(wrong("use crate::slab::addr::Pfn;\nuse crate::mm::Mm;\nuse super::super::mm::Mm;\n"), []);
         let up = |line| (line, "page imports mm".to_owned());
         assert_eq!(
             wrong("use crate::slab::mm::Mm;\nuse crate::slab::{addr, mm};\nuse super::mm;\n"),
             [up(1), up(2), up(3)]
         );
+        let hidden = wrong("use crate::slab;\nuse crate::*;\nuse super as s;\nuse crate::slab as t;\n");
+        assert!(hidden.len() == 4 && hidden.iter().all(|(_, what)| what.contains("hides")), "{hidden:?}");
     }
 
     #[test]
