@@ -106,9 +106,34 @@ fn pictures_are_drawn_again_until_somebody_types_q() {
             terminal.expect(HOME);
             terminal.expect(word);
         }
-        terminal.press("q\r");
+        // Other keys are neither shown nor kept for the shell, and what comes behind the `q` is the shell's.
+        terminal.press("~");
+        terminal.press("qecho behind\r");
+        assert!(!terminal.expect(PROMPT).contains("~"));
+        terminal.expect("\nbehind");
         terminal.expect(PROMPT);
     }
+    terminal.press("poweroff\r");
+    assert_eq!(terminal.status(), 0);
+}
+
+/// The terminal is as it was found, whatever ends a picture. (The shell of Quire would put it in order itself.)
+#[test]
+fn a_picture_leaves_the_terminal_as_it_was() {
+    let mut terminal = Terminal::boot(&Machine::virt().add(&busybox(), "/busybox"));
+    let settings = terminal.run("/busybox stty -g");
+    terminal.run("echo trap : INT >/tmp/ends");
+    terminal.run("echo slabtop >>/tmp/ends");
+    terminal.run("echo /busybox stty -g >>/tmp/ends");
+    for end in ["q", "\x03"] {
+        terminal.start("/busybox sh /tmp/ends");
+        terminal.expect("objects ");
+        terminal.press(end);
+        let rest = terminal.expect(PROMPT);
+        assert!(rest.lines().any(|line| line == settings.trim()), "after {end:?}: {rest}");
+    }
+    terminal.start("slabtop -d 3600 & sleep 2; kill -TERM $!; sleep 1; /busybox stty -g");
+    assert!(terminal.expect(PROMPT).contains(settings.trim()));
     terminal.press("poweroff\r");
     assert_eq!(terminal.status(), 0);
 }

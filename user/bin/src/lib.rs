@@ -6,6 +6,7 @@ extern crate alloc;
 
 pub mod basic;
 pub mod hog;
+pub mod keyboard;
 pub mod lesson;
 pub mod live;
 pub mod slab;

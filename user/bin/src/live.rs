@@ -1,14 +1,15 @@
 //! Pictures in the terminal, drawn again and again.
 
-use quire_rt::{eprintln, io, print, tty};
+use quire_rt::{eprintln, io, print, time, tty};
 
+use crate::keyboard::Keyboard;
 use crate::{Options, USAGE};
 
 /// Lines assumed for a terminal of unknown size.
 const ROWS: usize = 24;
 
-/// Calls `show` every so many seconds (`-d`, 1 without it), until the program is interrupted (Ctrl-C) or `q` and Enter are typed: the exit status. With `-o`, and
-/// without a terminal, there is one picture. `show` is told how many lines there are.
+/// Calls `show` every so many seconds (`-d`, 1 without it), until `q` is typed or the program is interrupted (Ctrl-C): the
+/// exit status. With `-o`, and without a terminal, there is one picture. `show` is told how many lines there are.
 pub fn run(name: &str, options: &Options, mut show: impl FnMut(usize)) -> i32 {
     let seconds = options.value('d').map_or(Some(1u64), crate::number);
     let Some(seconds) = seconds.filter(|seconds| (1..=3600).contains(seconds)) else {
@@ -17,31 +18,36 @@ pub fn run(name: &str, options: &Options, mut show: impl FnMut(usize)) -> i32 {
     };
     let has_terminal = tty::get(0).is_ok() && tty::get(1).is_ok();
     let once = options.has('o') || !has_terminal;
+    let keyboard = if once { None } else { Keyboard::open() };
     loop {
         if !once {
             // Home, and everything below it cleared.
             print!("\x1b[H\x1b[J");
         }
-        // (What is typed has a line too.)
+        // (The cursor has a line too.)
         show(if once { usize::MAX } else { tty::size(1).map_or(ROWS, |(_, rows)| rows).saturating_sub(1) });
         io::flush();
-        if once || stopped(seconds) {
+        if once || stopped(keyboard.as_ref(), seconds) {
             return 0;
         }
     }
 }
 
-/// Waits, and returns whether a line with a `q` came meanwhile. Without input it only waits.
-fn stopped(seconds: u64) -> bool {
-    if !matches!(io::wait_readable(0, seconds * 1000), Ok(true)) {
+/// Waits for so long, and returns whether `q` is typed meanwhile.
+fn stopped(keyboard: Option<&Keyboard>, seconds: u64) -> bool {
+    let end = time::monotonic() + seconds * 1_000_000_000;
+    let left = || end.saturating_sub(time::monotonic());
+    let Some(keyboard) = keyboard else {
+        time::sleep(left());
         return false;
-    }
-    let mut typed = [0; 64];
-    match io::read(0, &mut typed) {
-        Ok(n) if n > 0 => typed[..n].contains(&b'q'),
-        _ => {
-            quire_rt::time::sleep_ms(seconds * 1000);
-            false
+    };
+    while left() > 0 {
+        match keyboard.key(left().div_ceil(1_000_000)) {
+            Ok(Some(b'q')) => return true,
+            Ok(_) => {}
+            // There is no keyboard any more.
+            Err(_) => time::sleep(left()),
         }
     }
+    false
 }

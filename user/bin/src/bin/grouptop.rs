@@ -1,4 +1,4 @@
-//! grouptop: the tree of control groups, again and again until it is interrupted (Ctrl-C) or `q` and Enter are typed: processes, memory and swap with their limits,
+//! grouptop: the tree of control groups, again and again until it is interrupted (Ctrl-C) or `q` is typed: processes, memory and swap with their limits,
 //! and how much of the last 10 seconds threads waited for memory, in percent. Groups beside each other are in the order of their memory; with `-s` of their swap, with `-p` of
 //! the time, with `-n` of their names. `-d SECONDS` sets the time between two pictures (default 1); `-o` prints one picture, and so does grouptop without a
 //! terminal.

@@ -1,4 +1,4 @@
-//! memtop: all of memory on one screen, again and again until it is interrupted (Ctrl-C) or `q` and Enter are typed: what frames are used for, zones and watermarks, free
+//! memtop: all of memory on one screen, again and again until it is interrupted (Ctrl-C) or `q` is typed: what frames are used for, zones and watermarks, free
 //! blocks by order, what happens a second, the largest processes and slab caches. `-d SECONDS` sets the time between two pictures (default 1); `-o` prints one
 //! picture, with what happened since boot, and so does memtop without a terminal.
 

@@ -1,4 +1,4 @@
-//! pressure: memory under pressure as a picture, again and again until it is interrupted (Ctrl-C) or `q` and Enter are typed: who waits for memory, how old
+//! pressure: memory under pressure as a picture, again and again until it is interrupted (Ctrl-C) or `q` is typed: who waits for memory, how old
 //! pages are, what is in swap, what reclaim does. `-d SECONDS` sets the time between two pictures (default 1); `-o` prints one picture, with what
 //! happened since boot, and so does pressure without a terminal.
 

@@ -1,5 +1,5 @@
-//! slabtop: the kernel's slab caches, largest first, again and again until it is interrupted (Ctrl-C) or `q` and Enter
-//! are typed. `-d SECONDS` sets the time between two pictures (default 1); `-o` prints one picture, and so does slabtop
+//! slabtop: the kernel's slab caches, largest first, again and again until it is interrupted (Ctrl-C) or `q` is
+//! typed. `-d SECONDS` sets the time between two pictures (default 1); `-o` prints one picture, and so does slabtop
 //! without a terminal.
 
 #![no_std]
