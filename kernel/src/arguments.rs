@@ -31,7 +31,10 @@ const KNOWN: &[&str] = &[
 ];
 
 /// Those that take no value.
-const BARE: &[&str] = &["norandmaps"];
+const BARE: &[&str] = &["norandmaps", "semihosting"];
+
+/// How many of them a line of the log has room for.
+const A_LINE: usize = 12;
 
 /// The value of a kernel argument. An invalid one is logged and ignored.
 pub fn argument<T>(args: &str, key: &str, form: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
@@ -54,7 +57,9 @@ pub fn report_unknown(args: &str) {
     let unknown = || bootargs::arguments(args).map(|(key, _)| key).filter(|key| !KNOWN.contains(key));
     if unknown().next().is_some() {
         log::warn!("unknown kernel arguments:{}", Words(unknown));
-        log::info!("known kernel arguments:{}", Words(|| KNOWN.iter().copied()));
+        for some in KNOWN.chunks(A_LINE) {
+            log::info!("known kernel arguments:{}", Words(|| some.iter().copied()));
+        }
     }
 }
 

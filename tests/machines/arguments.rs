@@ -95,6 +95,16 @@ fn what_cannot_be_read_is_named() {
     }
 }
 
+/// Arguments without values have their effect all the same.
+#[test]
+fn a_value_of_an_argument_that_takes_none_is_named() {
+    let outcome = Machine::new(&["--append", "norandmaps=3 semihosting=0"]).exec("false");
+    outcome.ended_with(1);
+    for (argument, key) in [("norandmaps=3", "norandmaps"), ("semihosting=0", "semihosting")] {
+        assert!(outcome.log.contains(&format!("{argument}: {key} takes no value, and has its effect")), "{outcome}");
+    }
+}
+
 /// Once, with a list of those that are known; arguments after `--` are init's.
 #[test]
 fn unknown_arguments_are_named() {

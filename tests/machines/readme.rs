@@ -62,6 +62,23 @@ fn the_sample_is_true() {
     }
 }
 
+/// README names every argument that the kernel does, in the list of kernel arguments.
+#[test]
+fn kernel_arguments_are_complete() {
+    let outcome = Machine::new(&["--append", "nonsense"]).exec("true");
+    outcome.succeeded();
+    let there = outcome.log.lines().filter_map(|line| line.split_once("there are:"));
+    let arguments: Vec<&str> = there.flat_map(|(_, names)| names.split_whitespace()).collect();
+    assert_eq!(arguments.last(), Some(&"vm.overcommit_ratio"), "the list is cut\n{outcome}");
+    let text = readme();
+    let (_, list) = text.split_once("\nKernel arguments:").expect("README lists them");
+    let (list, _) = list.split_once("An invalid value is named").expect("the list ends");
+    for argument in arguments {
+        let is_named = [format!("`{argument}`"), format!("`{argument}=")].iter().any(|form| list.contains(form));
+        assert!(is_named, "README does not name {argument}");
+    }
+}
+
 /// The memory that README says Quire needs is enough, with the boot archive as it is, and xtask takes no less.
 #[test]
 fn the_least_memory_is_what_it_says() {
