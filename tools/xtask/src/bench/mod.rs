@@ -9,6 +9,7 @@ mod linux;
 mod marks;
 mod picture;
 mod report;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -109,8 +110,9 @@ impl fmt::Display for Versions {
 
 /// Measures and reports.
 pub fn bench(options: &BenchOptions) -> Result<u8> {
-    let qemu = setup::qemu()?;
     let workspace = Workspace::find()?;
+    rows::check(&workspace.root, &options.rows)?;
+    let qemu = setup::qemu()?;
     let normal = BuildOptions { board: Board::Virt, debug: false, selftest: false };
     let complete = options.rows.is_empty();
     if !options.no_build {
@@ -129,11 +131,6 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     let quire_options = ["--append", append, "--exec", &commands];
     let quire = Figures::parse(&run("measuring Quire", expected, &quire_options)?);
     ensure!(quire.done, "user/bench did not finish on Quire");
-    for start in &options.rows {
-        let is_of = |row: &str| row.starts_with(start.as_str());
-        let is_known = quire.rows.iter().any(|(row, _)| is_of(row)) || quire.failed.iter().any(|row| is_of(row));
-        ensure!(is_known, "no row's name begins with {start}; `cargo xtask bench` without names measures all rows");
-    }
     let linux = match options.vs_linux {
         true => {
             let program = Built::at(&workspace, &normal).program("bin/bench");

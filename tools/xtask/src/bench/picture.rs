@@ -21,7 +21,7 @@ const WIDTH: i32 = 700;
 const FIGURES: i32 = LEFT + WIDTH + 16;
 const WHOLE: i32 = FIGURES + 290;
 /// The height of the versions and the legend.
-const LEGEND: i32 = 52;
+const LEGEND: i32 = 72;
 /// A line of the sentences above it, and its length in characters.
 const SENTENCE: i32 = 18;
 const SENTENCE_LENGTH: usize = 160;
@@ -35,6 +35,7 @@ const TINY: RGBColor = RGBColor(30, 30, 30);
 const DEBIAN: RGBColor = RGBColor(40, 80, 190);
 const MARK: RGBColor = RGBColor(150, 40, 150);
 const OUTSIDE: RGBColor = RGBColor(130, 130, 130);
+const PAIR: RGBColor = RGBColor(120, 150, 170);
 
 type Area<'text> = DrawingArea<SVGBackend<'text>, Shift>;
 
@@ -117,7 +118,24 @@ impl Canvas<'_, '_> {
         self.notch(796, y, BETTER)?;
         self.text("longer than drawn", (814, y), 12, BLACK)?;
         self.text("grey: in no mean", (940, y), 12, OUTSIDE)?;
+        self.colours(y + 20)?;
         self.top += LEGEND;
+        Ok(())
+    }
+
+    /// What the colours of bars mean.
+    fn colours(&self, y: i32) -> Result<()> {
+        let colours = [
+            (BETTER, "at most half of tiny Linux's, or a mark that holds", 10),
+            (EQUAL, "more, but less than tiny Linux's", 330),
+            (WORSE, "as much or more, or a mark that fails", 550),
+            (PAIR, "in the kernel: no ratio", 790),
+        ];
+        for (colour, meaning, x) in colours {
+            let swatch = [(x, y + 1), (x + 14, y + 11)];
+            self.area.draw(&Rectangle::new(swatch, colour.filled())).map_err(wrong)?;
+            self.text(meaning, (x + 20, y), 12, BLACK)?;
+        }
         Ok(())
     }
 
@@ -176,7 +194,7 @@ impl Canvas<'_, '_> {
         for row in first.rows() {
             self.text(row, (24, self.top + 2), 12, BLACK)?;
             let figure = first.net(row).unwrap_or(0.0);
-            self.bar(figure, RGBColor(120, 150, 170))?;
+            self.bar(figure, PAIR)?;
             for (number, other) in others.iter().enumerate() {
                 let Some(figure) = other.net(row) else { continue };
                 match number {
@@ -276,6 +294,25 @@ mod tests {
     use super::super::report::Section;
     use super::super::{Figures, Versions};
     use super::*;
+
+    /// Each colour that a rectangle has is in the legend too, which explains it, even if no other bar has it.
+    #[test]
+    fn the_legend_has_all_colours_of_bars() {
+        let versions = Versions { quire: "Q".into(), tiny: "t".into(), debian: "D".into(), machine: "M".into() };
+        let pairs = Figures::parse("BENCH kernel.loop 100 200\nBENCH kernel.alloc_page 100 11200\n");
+        let sections = [Section { name: "slub", figures: pairs }];
+        let rows = "brk.query 1 1 1.0\nfault.write 1 1 1400.0\nfault.write_huge 1 1 999999.0\nDONE";
+        let report = Report::new(&versions, &Figures::parse(rows), None, &sections, false).unwrap();
+        let svg = draw(&report).unwrap();
+        let fills = svg.split("<rect ").skip(1).filter_map(|rect| rect.split("fill=\"").nth(1)?.split('"').next());
+        let mut count = std::collections::BTreeMap::new();
+        fills.filter(|&fill| fill != "#FFFFFF").for_each(|fill| *count.entry(fill).or_insert(0) += 1);
+        assert_eq!(count.len(), 4, "{count:?}");
+        assert!(count.values().all(|&uses| uses >= 2), "a colour is used and not explained, or not used: {count:?}");
+        for meaning in ["at most half", "more, but less", "as much or more", "in the kernel: no ratio"] {
+            assert!(svg.contains(meaning), "{meaning}");
+        }
+    }
 
     #[test]
     fn all_rows_are_drawn_and_long_ones_are_cut() {
