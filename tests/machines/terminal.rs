@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,16 +40,21 @@ impl Terminal {
 
     /// Boots a machine, and waits for nothing.
     pub fn open(machine: &Machine) -> Terminal {
+        Terminal::of(machine.command(), 25, 80)
+    }
+
+    /// Starts a command on a terminal of this size.
+    pub fn of(mut command: Command, rows: u16, columns: u16) -> Terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
         grantpt(&master).expect("a pseudo-terminal of ours");
         unlockpt(&master).expect("a pseudo-terminal to open");
         let name = ptsname(&master, Vec::new()).expect("a pseudo-terminal with a name");
         let name = name.to_str().expect("its name is text");
         let line = OpenOptions::new().read(true).write(true).open(name).expect("the other end");
-        tcsetwinsize(&line, Winsize { ws_row: 25, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
+        tcsetwinsize(&line, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
 
         let end = || line.try_clone().expect("another handle");
-        let child = machine.command().stdin(end()).stdout(end()).stderr(end()).spawn().expect("xtask starts");
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("xtask starts");
         let keyboard = File::from(master);
         let mut reader = keyboard.try_clone().expect("another handle");
         let (bytes, screen) = channel();

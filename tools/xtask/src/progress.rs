@@ -1,7 +1,7 @@
 //! Progress messages, so that a user can see that a command still works.
 //!
-//! A [`Progress`] is one step of a command. On a terminal it is one live line with counts and time. Elsewhere it prints
-//! a plain line at its start and then whenever nothing else was printed for [`SILENCE`]. All lines printed during a
+//! A [`Progress`] is one step of a command. On a terminal it is one live line with counts and time. Elsewhere, and on a
+//! terminal that cannot redraw a line (`TERM` is `dumb` or not set), it prints a plain line at its start and then whenever nothing else was printed for [`SILENCE`]. All lines printed during a
 //! step go through it, so that they appear above the live line and not in it.
 //!
 //! [`watch`] runs a program as a step. Cargo and other programs that redraw a line with carriage returns report their
@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How long a step may be silent without a live line.
 pub const SILENCE: Duration = Duration::from_secs(2);
@@ -89,7 +89,7 @@ impl Progress {
             state: Mutex::default(),
             said: Condvar::new(),
         });
-        if io::stderr().is_terminal() {
+        if has_live_lines() {
             let bar = ProgressBar::new_spinner();
             bar.enable_steady_tick(Duration::from_millis(100));
             let progress = Progress { bar: Some(bar), shared, speaker: None };
@@ -156,6 +156,11 @@ impl Progress {
     }
 }
 
+/// Whether standard error is a terminal on which lines can be redrawn and coloured.
+fn has_live_lines() -> bool {
+    io::stderr().is_terminal() && !ProgressDrawTarget::stderr().is_hidden()
+}
+
 /// A template of the live line. An invalid one would be a mistake in this file; then indicatif's default is used.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()).progress_chars("=> ")
@@ -209,7 +214,7 @@ pub fn watch<T>(
 /// Makes cargo draw its progress into a pipe, in colour if it ends up on a terminal. Other programs ignore these
 /// variables.
 fn speak_to_pipes(command: &mut Command) {
-    let colour = if io::stderr().is_terminal() { "always" } else { "never" };
+    let colour = if has_live_lines() { "always" } else { "never" };
     command.env("CARGO_TERM_PROGRESS_WHEN", "always").env("CARGO_TERM_PROGRESS_WIDTH", "120");
     command.env("CARGO_TERM_COLOR", colour);
 }
