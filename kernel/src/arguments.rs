@@ -33,7 +33,7 @@ const KNOWN: &[&str] = &[
 /// Those that take no value.
 const BARE: &[&str] = &["norandmaps", "semihosting"];
 
-/// How many of them a line of the log has room for.
+/// How many known arguments fit into a line of the log.
 const A_LINE: usize = 12;
 
 /// The value of a kernel argument. An invalid one is logged and ignored.

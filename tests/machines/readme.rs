@@ -67,7 +67,7 @@ fn the_sample_is_true() {
 fn kernel_arguments_are_complete() {
     let outcome = Machine::new(&["--append", "nonsense"]).exec("true");
     outcome.succeeded();
-    let there = outcome.log.lines().filter_map(|line| line.split_once("known kernel arguments:"));
+    let there = outcome.log.lines().filter_map(|line| line.split_once(" known kernel arguments:"));
     let arguments: Vec<&str> = there.flat_map(|(_, names)| names.split_whitespace()).collect();
     assert_eq!(arguments.last(), Some(&"vm.overcommit_ratio"), "the list is cut\n{outcome}");
     let text = readme();
