@@ -95,8 +95,9 @@ pub fn reserve(
     if ignored {
         return Ok(());
     }
-    // (Each may be small, and all of them together too much.)
-    if !leaves_enough(memory, &range) {
+    // (Each may be small, and all of them together too much. A boot loader's own list is obeyed: what it names is not
+    // memory that the kernel could run in.)
+    if !flags.contains(ReservationFlags::MEMRESERVE) && !leaves_enough(memory, &range) {
         log::warn!("device tree: {name}: leaves the kernel no memory to run in, so it is ignored");
         return Ok(());
     }
