@@ -106,7 +106,7 @@ fn reservations_over_what_is_in_use_are_named() {
             "reserved-all.dtso",
             &[("all@40000000", "leaves the kernel no memory"), ("pool@40000000", "leaves the kernel no memory")],
         ),
-        ("reserved-halves.dtso", &[("second@50000000", "leaves the kernel no memory")]),
+        ("reserved-halves.dtso", &[("first@40000000", "leaves the kernel no memory")]),
         ("reserved-in-use.dtso", &[("plain@40000000", "over the kernel"), ("pool@48000000", "none of it is lent")]),
     ];
     for (name, warnings) in cases {
