@@ -10,7 +10,7 @@ use quire_abi::Errno;
 
 use super::Mm;
 use super::fault::FaultError;
-use super::migrate::{Stays, migrate_to};
+use super::migrate::{Stays, TRIES, migrate_to};
 use super::residence::Populate;
 use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
 use crate::event::Event;
@@ -21,35 +21,27 @@ use crate::rmap::whole;
 use crate::table::LEAF_SPAN;
 use crate::table::entry::{self, ANON};
 use crate::table::gather::Counts;
-use crate::vma::{VmFlags, Vma};
+use crate::vma::Vma;
 
-/// How often a page is tried that somebody holds: holders without a pin are quick.
-const TRIES: usize = 10;
-
-/// Frames for a block, one by one: those that are left over are freed.
+/// Frames for a block, filled with pages in their order: those that are left over are freed.
 struct Places<M: Machine> {
     machine: M,
     first: Pfn,
-    /// A bit for each that has become a page.
-    taken: [u64; ENTRIES / 64],
+    filled: usize,
 }
 
 impl<M: Machine> Places<M> {
     fn new(machine: M) -> Result<Self, Errno> {
         let first = frame::alloc_places(machine, whole::ORDER)?;
-        Ok(Self { machine, first, taken: [0; _] })
+        Ok(Self { machine, first, filled: 0 })
     }
 
-    fn place(&self, k: usize) -> Pfn {
-        Pfn(self.first.0 + k)
-    }
-
-    /// Moves the page at `from` to the place.
-    fn fill(&mut self, k: usize, from: Pfn) -> Result<(), Errno> {
+    /// Moves the page at `from` to the next place.
+    fn fill(&mut self, from: Pfn) -> Result<(), Errno> {
         for _ in 0..TRIES {
-            match migrate_to(self.machine, from, self.place(k)) {
+            match migrate_to(self.machine, from, Pfn(self.first.0 + self.filled)) {
                 Ok(()) => {
-                    self.taken[k / 64] |= 1 << (k % 64);
+                    self.filled += 1;
                     return Ok(());
                 }
                 Err(Stays::Held | Stays::NotMovable) => self.machine.relax(),
@@ -62,16 +54,7 @@ impl<M: Machine> Places<M> {
 
 impl<M: Machine> Drop for Places<M> {
     fn drop(&mut self) {
-        let is_left = |k: &usize| self.taken[k / 64] & 1 << (k % 64) == 0;
-        (0..ENTRIES).filter(is_left).for_each(|k| frame::free(self.machine, self.place(k)));
-    }
-}
-
-impl VmFlags {
-    /// Whether the areas can have huge pages if their program insists.
-    fn can_be_huge(self) -> bool {
-        let never = VmFlags::SHARED | VmFlags::EXEC | VmFlags::GROWSDOWN | VmFlags::NOHUGEPAGE;
-        self.contains(VmFlags::WRITE) && !self.intersects(never)
+        (self.filled..ENTRIES).for_each(|k| frame::free(self.machine, Pfn(self.first.0 + k)));
     }
 }
 
@@ -104,9 +87,12 @@ impl<M: Machine> Mm<M> {
 
     /// Has the 2 MiB at `start` mapped by one block entry: see [`Mm::collapse_range`].
     pub(crate) fn collapse_block(&self, start: UserAddr) -> Result<(), Errno> {
-        self.area_for_block(&self.areas.read().tree, start)?;
-        if self.tables.block_at(start).is_some() {
-            return Ok(());
+        {
+            let areas = self.areas.read();
+            self.area_for_block(&areas.tree, start)?;
+            if self.tables.block_at(start).is_some() {
+                return Ok(());
+            }
         }
         let end = start + LEAF_SPAN;
         self.populate(start, end, Populate::Write).map_err(|error| match error {
@@ -125,24 +111,26 @@ impl<M: Machine> Mm<M> {
 
     /// Moves the pages of 2 MiB to one block of frames, unless they lie in one.
     fn bring_together(&self, start: UserAddr) -> Result<(), Errno> {
-        if self.tables.block_at(start).is_some() || self.lies_as_block(start).is_some() {
-            return Ok(());
+        {
+            let _areas = self.areas.read();
+            if self.tables.block_at(start).is_some() || self.tables.lies_as_block(start, fits_block).is_some() {
+                return Ok(());
+            }
         }
         let mut places = Places::new(self.machine)?;
         for k in 0..ENTRIES {
             self.machine.resched_point()?;
-            let pte = self.entry(start + k * PAGE_SIZE);
+            // (Whatever becomes of the page then: the last step looks again.)
+            let pte = {
+                let _areas = self.areas.read();
+                self.entry(start + k * PAGE_SIZE)
+            };
             if !pte.is_present() || !fits_block(pte) {
                 return Err(Errno::EAGAIN);
             }
-            places.fill(k, pte.addr().pfn())?;
+            places.fill(pte.addr().pfn())?;
         }
         Ok(())
-    }
-
-    fn lies_as_block(&self, start: UserAddr) -> Option<Pfn> {
-        let _areas = self.areas.read();
-        self.tables.lies_as_block(start, fits_block)
     }
 
     /// Makes the table for `start` a block entry, if its pages lie as in a block.

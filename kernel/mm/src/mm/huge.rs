@@ -21,12 +21,17 @@ use crate::table::gather::Counts;
 use crate::vma::{VmFlags, Vma};
 
 impl VmFlags {
-    /// Whether private anonymous areas like this have huge pages in this mode. Executable ones do not: their pages are made fit for fetches
-    /// one by one. Stacks grow downwards, a page at a time.
+    /// Whether private anonymous areas like this can have huge pages. Executable ones cannot: their pages are made fit for
+    /// fetches one by one. Stacks grow downwards, a page at a time.
+    pub(super) fn can_be_huge(self) -> bool {
+        let never = VmFlags::SHARED | VmFlags::EXEC | VmFlags::GROWSDOWN | VmFlags::NOHUGEPAGE;
+        self.contains(VmFlags::WRITE) && !self.intersects(never)
+    }
+
+    /// Whether faults bring them into such areas in this mode.
     fn may_be_huge(self, mode: HugePages) -> bool {
-        let never = VmFlags::SHARED | VmFlags::EXEC | VmFlags::GROWSDOWN | VmFlags::NOHUGEPAGE | VmFlags::RANDOM;
-        self.contains(VmFlags::WRITE)
-            && !self.intersects(never)
+        self.can_be_huge()
+            && !self.contains(VmFlags::RANDOM)
             && match mode {
                 HugePages::Never => false,
                 HugePages::Madvise => self.contains(VmFlags::HUGEPAGE),

@@ -275,7 +275,7 @@ impl<M: Machine> Mm<M> {
 pub struct Mover<M: Machine>(pub M);
 
 /// How often a page is tried that somebody holds: holders without a pin are quick.
-const TRIES: usize = 10;
+pub(super) const TRIES: usize = 10;
 
 impl<M: Machine> Mover<M> {
     /// Whether the frame holds no page that would have to move, now or after this has moved it.

@@ -33,6 +33,13 @@ fn collapse(mm: &Space) -> Result<(), Errno> {
     mm.advise(AT, HUGE, madv::COLLAPSE)
 }
 
+/// The block becomes a table again, and its pages stay where they are.
+fn split(mm: &Space) {
+    mm.protect(AT + 9 * PAGE, PAGE, Prot::READ).unwrap();
+    mm.protect(AT + 9 * PAGE, PAGE, RW).unwrap();
+    assert!(!is_block(mm, AT));
+}
+
 fn end(rig: &Rig, mm: Space) {
     mm.validate();
     rig.idle(0);
@@ -94,8 +101,7 @@ fn what_lies_in_a_block_is_not_moved() {
     let rig = rig();
     let mm = space(&rig);
     collapse(&mm).unwrap();
-    mm.protect(AT + 9 * PAGE, PAGE, Prot::READ).unwrap();
-    mm.protect(AT + 9 * PAGE, PAGE, RW).unwrap();
+    split(&mm);
     assert!(!is_block(&mm, AT));
     let moved = rig.sim.counted(Event::PageMoved);
     assert_eq!(collapse(&mm), Ok(()));
@@ -117,8 +123,7 @@ fn a_pinned_page_is_not_moved() {
     drop(pin);
     assert_eq!(collapse(&mm), Ok(()));
     let pin = mm.pin(AT + 40 * PAGE, true).unwrap();
-    mm.protect(AT + 9 * PAGE, PAGE, Prot::READ).unwrap();
-    mm.protect(AT + 9 * PAGE, PAGE, RW).unwrap();
+    split(&mm);
     assert_eq!(collapse(&mm), Ok(()), "nothing has to move");
     assert!(is_block(&mm, AT) && state(&rig, &mm, AT) == PageState::Anon);
     drop(pin);
@@ -130,8 +135,7 @@ fn a_page_that_somebody_has_found_stays_one_of_its_own() {
     let rig = rig();
     let mm = space(&rig);
     collapse(&mm).unwrap();
-    mm.protect(AT + 9 * PAGE, PAGE, Prot::READ).unwrap();
-    mm.protect(AT + 9 * PAGE, PAGE, RW).unwrap();
+    split(&mm);
     let found = entry(&mm, AT + PAGE).addr().pfn();
     assert!(frame::page(rig.sim, found).get());
     assert_eq!(collapse(&mm), Ok(()));
