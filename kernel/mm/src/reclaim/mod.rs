@@ -268,14 +268,20 @@ impl<M: Machine> Node<M> {
 
     /// Whether the hand has met no page of a program, and none was allocated since.
     fn is_barren(&self) -> bool {
-        let now = self.machine.user_allocs().map(|allocs| (allocs, self.machine.spaces().unlocks()));
+        let now = self.sources();
         now.is_some() && self.policy.lock().barren == now
+    }
+
+    /// What changes whenever there may be a page more that can leave: what was allocated to programs, and how often areas were
+    /// unlocked.
+    fn sources(&self) -> Option<(u64, usize)> {
+        self.machine.user_allocs().map(|allocs| (allocs, self.machine.spaces().unlocks()))
     }
 
     /// Lets the hand go on until it knows a page to work on, at most to the end of its round and once around; whether it does.
     /// The caller has the turn.
     fn find_any(&self, whose: Whose) -> Result<bool, Killed> {
-        let now = self.machine.user_allocs().map(|allocs| (allocs, self.machine.spaces().unlocks()));
+        let now = self.sources();
         // Before the first round has ended there is nothing to find.
         let first = self.policy.lock().round();
         let last = if first == 0 { 1 } else { first + 2 };
